@@ -1,0 +1,1 @@
+"""Proof, scope and allowance. Stores nothing itself, and does not know HTTP."""

@@ -1,0 +1,30 @@
+"""The kept history of a chat."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from service.domain.chat import Message
+from service.domain.errors import InvalidRequest
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation of one principal; `messages` are in order, oldest first."""
+
+    id: str
+    principal_id: str
+    messages: tuple[Message, ...] = ()
+
+
+def valid_conversation_id(text: str) -> str:
+    """`text` itself, when it can name a conversation. Raises `InvalidRequest`."""
+    if not _ID.fullmatch(text):
+        raise InvalidRequest(
+            "session_id must be 1 to 128 characters out of A-Z, a-z, 0-9, '_' and '-'.",
+            param="session_id",
+        )
+    return text

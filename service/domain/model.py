@@ -1,0 +1,31 @@
+"""Facts about a model that is being served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the workers need to know of the model that an engine has loaded.
+
+    `context_length` is what one conversation may use (a slot), `trained_context_length` what the
+    model was made for. `control_tokens` are the spellings that must never be read as tokens from
+    untrusted text. `chat_template` is Jinja source from the GGUF, or None. `created` is the
+    file's modification time in Unix seconds.
+    """
+
+    name: str
+    description: str
+    context_length: int
+    trained_context_length: int
+    num_slots: int
+    vocabulary_size: int
+    num_parameters: int
+    size_bytes: int
+    created: int
+    chat_template: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    adds_bos: bool = False
+    control_tokens: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Names, files and downloads of models. Never loads one."""

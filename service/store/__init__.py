@@ -1,0 +1,1 @@
+"""Rows and transactions. Keeps and returns; never decides."""

@@ -1,0 +1,1 @@
+"""The page. Static files without a build step, which call only published endpoints."""
