@@ -1,0 +1,112 @@
+"""What the engine needs of a loaded model.
+
+`LlamaRunner` (llama.py) is the real one; tests use a fake that behaves. All methods are called
+from the engine thread, except where a docstring says otherwise. A *slot* is one lane of the KV
+cache (a llama.cpp sequence id) that holds up to `slot_length` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.domain.chat import Prompt
+from service.domain.model import ModelInfo
+from service.domain.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillPart:
+    """`token_ids` to be read by `slot` at positions `start`, `start + 1`, …; yields no logits."""
+
+    slot: int
+    start: int
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRow:
+    """One token for `slot` at `position`, whose logits are wanted."""
+
+    slot: int
+    position: int
+    token_id: int
+
+
+class DecodeAborted(Exception):
+    """`abort` cut a call short; the slots hold what `resident` says, and work can go on."""
+
+
+class RunnerError(Exception):
+    """llama.cpp refused a batch. `fatal` says that the process should be replaced."""
+
+    def __init__(self, message: str, *, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.fatal = fatal
+
+
+class Sampler(Protocol):
+    """The sampling state of one sequence: options, penalties' window, random numbers."""
+
+    def sample(self, row: int) -> int:
+        """The next token id from row `row` of the last `decode`; also accepts it."""
+        ...
+
+    def close(self) -> None:
+        """Give back the C objects. Further calls are errors."""
+        ...
+
+
+class ModelRunner(Protocol):
+    """Executes one batch at a time. Validates what llama.cpp would abort on."""
+
+    info: ModelInfo
+    num_slots: int
+    slot_length: int
+    max_batch_tokens: int
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Token ids; only trusted pieces may contain control tokens. Thread-safe: called from the
+        tokenizer thread. Raises `InvalidRequest` for text over the configured limit."""
+        ...
+
+    def is_end(self, token_id: int) -> bool:
+        """Whether this token ends an answer (the model may have several such tokens)."""
+        ...
+
+    def piece(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; empty for control tokens. May be half a character."""
+        ...
+
+    def prefill(self, parts: Sequence[PrefillPart]) -> None:
+        """Read prompt chunks, `max_batch_tokens` together at most. Raises `DecodeAborted`."""
+        ...
+
+    def decode(self, rows: Sequence[DecodeRow]) -> None:
+        """One step for each row, in ascending order of slots, then logits are there to sample."""
+        ...
+
+    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> Sampler:
+        """A sampler whose penalties have seen `prompt_tail`. Raises `InvalidRequest`."""
+        ...
+
+    def resident(self, slot: int) -> int:
+        """How many tokens the slot holds, as llama.cpp sees it."""
+        ...
+
+    def trim(self, slot: int, length: int) -> int:
+        """Forget everything behind the first `length` tokens; returns how many remain, which may
+        be 0 where a model cannot be cut (recurrent memory)."""
+        ...
+
+    def fork(self, source: int, target: int, length: int) -> int:
+        """Replace `target`'s content by the first `length` tokens of `source`; returns how many
+        `target` then holds (0 where the model cannot be cut)."""
+        ...
+
+    def abort(self) -> None:
+        """Make a running `prefill` or `decode` raise `DecodeAborted` soon. Any thread."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,112 @@
+"""The frames between a worker and an engine.
+
+One unix stream socket per worker, many requests on it, told apart by an id that is unique per
+connection. The worker may send `Submit`, `Cancel` and `CountTokens`; the engine says `Hello` first,
+answers each `Submit` with `Accepted` or `Refused`, then reports progress in one `Step` per decode
+step for all of the connection's requests. Closing the connection cancels all its requests.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.domain.chat import PromptPiece
+from service.domain.events import FinishReason, Timings, Usage
+from service.domain.model import ModelInfo
+from service.domain.sampling import Sampling
+
+PROTOCOL_VERSION = 1
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of all frames: msgpack arrays, tagged by name in their first element."""
+
+
+class Submit(Frame, tag="submit", frozen=True):
+    """Generate from `prompt`. `max_tokens` None means the rest of the slot.
+
+    `cache_key` separates prefix caches: a slot's tokens are reused only under the same key.
+    """
+
+    id: int
+    request_id: str
+    prompt: tuple[PromptPiece, ...]
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    cache_key: str = ""
+
+
+class Cancel(Frame, tag="cancel", frozen=True):
+    """Stop request `id`, wherever it is; unknown ids are ignored (it may just have finished)."""
+
+    id: int
+
+
+class CountTokens(Frame, tag="count", frozen=True):
+    """Tokenize `prompt` as `Submit` would, and answer with `Counted`."""
+
+    id: int
+    prompt: tuple[PromptPiece, ...]
+
+
+class Hello(Frame, tag="hello", frozen=True):
+    """The first frame on every connection."""
+
+    protocol_version: int
+    pid: int
+    model: ModelInfo
+
+
+class Accepted(Frame, tag="accepted", frozen=True):
+    """The request was tokenized, fits, and is queued; `num_waiting` requests are ahead of it."""
+
+    id: int
+    prompt_tokens: int
+    num_waiting: int
+
+
+class Refused(Frame, tag="refused", frozen=True):
+    """The request will not run. `code` is that of a `ServiceError`."""
+
+    id: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_seconds: float | None = None
+
+
+class Counted(Frame, tag="counted", frozen=True):
+    id: int
+    num_tokens: int
+
+
+class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """New text of a request. Text may be held back, so `num_tokens` may be any number >= 0."""
+
+    id: int
+    text: str
+    num_tokens: int
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The last word on a request: finished, or (with `error_code`) failed."""
+
+    id: int
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+    stop_sequence: str | None = None
+    error_code: str | None = None
+    error_message: str = ""
+
+
+class Step(Frame, tag="step", frozen=True):
+    """What one decode step brought to this connection's requests; deltas come before the dones."""
+
+    deltas: tuple[Delta, ...] = ()
+    dones: tuple[Done, ...] = ()
+
+
+ToEngine = Submit | Cancel | CountTokens
+FromEngine = Hello | Accepted | Refused | Counted | Step

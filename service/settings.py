@@ -1,0 +1,222 @@
+"""The one table of settings, and the only reader of the environment.
+
+Every setting is `PARLEY_GROUP__NAME` in the environment. Each composition root (the command
+line, the API application, the engine process) builds the table once and hands down its groups.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.domain.errors import ConfigurationError
+
+PREFIX = "PARLEY_"
+
+
+class Group(BaseModel):
+    """A narrow part of the table; unknown names are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ApiSettings(Group):
+    """How HTTP is served."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
+    unix_socket: Path | None = Field(
+        None, description="Listen on this unix socket instead, behind a proxy."
+    )
+    workers: int = Field(2, ge=1, le=64, description="Number of HTTP worker processes.")
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Largest request body that is read."
+    )
+    keepalive_comment_seconds: float = Field(
+        10.0, gt=0, description="Silence on a stream after which a comment is sent."
+    )
+
+
+class ModelSettings(Group):
+    """Which model is served."""
+
+    name: str = Field(
+        "qwen2.5-0.5b-instruct",
+        description="A catalogue name, REPO:FILE on the model hub, or a path to a GGUF file.",
+    )
+    stand_in: str | None = Field(
+        None, description="A model to serve while the configured one is being fetched."
+    )
+    offline: bool = Field(False, description="Never contact the model hub.")
+
+
+class EngineSettings(Group):
+    """How the model runs."""
+
+    slots: int = Field(8, ge=1, le=256, description="Conversations that can generate at once.")
+    context_length: int = Field(
+        4096, ge=256, description="Tokens per conversation, bounded by what the model allows."
+    )
+    batch_tokens: int = Field(512, ge=32, le=65536, description="Most tokens read in one call.")
+    threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all usable cores.")
+    gpu_layers: int = Field(-1, ge=-1, description="Layers on the GPU; -1 takes all that fit.")
+    blas: Literal["auto", "on", "off"] = Field(
+        "auto", description="OpenBLAS for long prompts: measured at start-up, or forced."
+    )
+    max_waiting: int = Field(64, ge=0, description="Requests that may wait for a slot.")
+    max_prompt_bytes: int = Field(
+        1024 * 1024, ge=1024, description="Longest prompt text that is tokenized."
+    )
+    inter_token_target_seconds: float = Field(
+        0.25, gt=0, description="Gap between tokens that a prompt being read may cause."
+    )
+    load_timeout_seconds: float = Field(
+        900, gt=0, description="A model that takes longer than this to load has failed."
+    )
+    stall_seconds: float = Field(
+        60, gt=0, description="A decode step that takes longer than this is a hang."
+    )
+
+
+class ChatSettings(Group):
+    """What a chat is, where the client does not say."""
+
+    system_prompt: str = Field(
+        "You are a helpful assistant. Provide clear, concise, and accurate answers.",
+        description="System prompt of the native routes.",
+    )
+    thinking: bool = Field(False, description="Let a reasoning model think unless told not to.")
+    max_messages: int = Field(4096, ge=1, description="Most messages in one request.")
+
+
+class StoreSettings(Group):
+    """Where conversations are kept."""
+
+    url: str | None = Field(
+        None, description="SQLAlchemy URL; unset means parley.sqlite in the state directory."
+    )
+
+
+class LogSettings(Group):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: readable on a terminal, JSON elsewhere."
+    )
+
+
+def _default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/parley`, or what the platform uses instead."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "parley"
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "parley"
+
+
+class Settings(BaseSettings):
+    """All settings. Wrong values stop the start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    state_dir: Path = Field(
+        default_factory=_default_state_dir, description="Models, conversations, caches."
+    )
+    runtime_dir: Path | None = Field(
+        None, description="Sockets and metric files; unset means a fresh private directory."
+    )
+    drain_seconds: float = Field(
+        30, ge=1, le=3600, description="How long running answers may go on after SIGTERM."
+    )
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    chat: ChatSettings = Field(default_factory=ChatSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The table from `overrides` (nested, as on the command line), then the environment.
+
+    `MODEL_PATH` is an older spelling of `PARLEY_MODEL__NAME` for a path. Raises
+    `ConfigurationError` naming the key, its value, and what would have been accepted.
+    """
+    given: dict[str, Any] = {
+        group: dict(v) if isinstance(v, Mapping) else v for group, v in (overrides or {}).items()
+    }
+    legacy = os.environ.get("MODEL_PATH")
+    if legacy and "name" not in given.get("model", {}):
+        _refuse_contradiction("MODEL_PATH", legacy)
+        given.setdefault("model", {})["name"] = legacy
+    _refuse_unknown_variables()
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError(_first_sentence(error)) from error
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The variables that make a child process build the same table.
+
+    Unset values are left out. The result holds only `PARLEY_` names.
+    """
+    variables: dict[str, str] = {}
+    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                variables[f"{PREFIX}{name}__{key}".upper()] = _to_text(inner)
+        else:
+            variables[f"{PREFIX}{name}".upper()] = _to_text(value)
+    return variables
+
+
+def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
+    """The environment for a child: ours without `PARLEY_` and `MODEL_PATH`, then the table."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.upper().startswith(PREFIX) and k != "MODEL_PATH"
+    }
+    return {**kept, **to_environment(settings), **extra}
+
+
+def _to_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _refuse_contradiction(name: str, value: str) -> None:
+    configured = os.environ.get(f"{PREFIX}MODEL__NAME")
+    if configured and configured != value:
+        raise ConfigurationError(
+            f"{name}={value} and {PREFIX}MODEL__NAME={configured} contradict each other; set one."
+        )
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for group, info in Settings.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Group):
+            known |= {f"{PREFIX}{group}__{name}".upper() for name in kind.model_fields}
+    for variable in os.environ:
+        upper = variable.upper()
+        if upper.startswith(PREFIX) and "__" in upper and upper not in known:
+            raise ConfigurationError(
+                f"{variable} is not a setting; `parley config show` lists those there are."
+            )
+
+
+def _first_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+    return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."
