@@ -1,0 +1,45 @@
+# Every target is one to three lines; what stands behind them is in deploy/setup.
+# ARGS is passed on: make run ARGS="--port 9000", make test ARGS="tests/engine -x".
+.PHONY: help install run test test-slow check fmt bench pocket lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r t w; do printf '  make %-10s %s\n' "$$t" "$$w"; done
+
+install: ## install what is missing; afterwards .venv/bin/parley is there
+	@deploy/setup/prepare
+
+run: install ## install what is missing, then serve on http://127.0.0.1:8000
+	@exec .venv/bin/parley serve --stand-in pocket $(ARGS)
+
+test: ## install what is missing, then run the whole test suite
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/pytest $(ARGS)
+
+test-slow: ## the tests that take minutes each
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/pytest -m slow $(ARGS)
+
+check: ## lint, format, types and layers; never writes
+	@deploy/setup/prepare --dev
+	@deploy/setup/check
+
+fmt: ## put the code into its one format
+	@deploy/setup/prepare --dev
+	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format .
+
+bench: ## measure, next to llama.cpp's own tools; takes a while
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/python -m benchmarks $(ARGS)
+
+pocket: ## train Pocket, the built-in model, from nothing; hours
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/python -m pocket $(ARGS)
+
+lock: ## resolve the dependencies of pyproject.toml anew into the lock files
+	@deploy/setup/prepare --dev
+	@deploy/setup/lock
+
+clean: ## remove what was made here; compiled wheels stay in the cache
+	@rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
