@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from service.domain.errors import ConfigurationError
 
@@ -163,6 +164,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigurationError(_first_sentence(error)) from error
+    except SettingsError as error:
+        # A whole group in one variable would have to be JSON; we publish only one name a value.
+        raise ConfigurationError(f"A {PREFIX} variable is not accepted: {error}.") from error
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
