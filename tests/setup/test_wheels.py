@@ -1,0 +1,125 @@
+"""llama.cpp is compiled once for a processor, and never again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy.setup.commands import Failure, Pip
+from deploy.setup.locks import Locked
+from deploy.setup.wheels import (
+    cache_directory,
+    cached_wheel,
+    processor,
+    provide_sources,
+    provide_wheel,
+    wheel_key,
+)
+
+SOURCES = b"the sources"
+PACKAGE = Locked(
+    "llama-cpp-python",
+    "0.3.36",
+    frozenset({hashlib.sha256(SOURCES).hexdigest()}),
+    "llama-cpp-python==0.3.36 --hash=sha256:…\n",
+)
+NO_PIP = Pip(Path("/nonexistent/python"))
+
+
+def fake_pip(folder: Path, script: str) -> Pip:
+    """Return a pip whose interpreter is this shell script."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    return Pip(python)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "/home/ada/.cache/parley"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/parley"),
+        ({"XDG_CACHE_HOME": "relative"}, "/home/ada/.cache/parley"),
+        ({"XDG_CACHE_HOME": "/cache", "PARLEY_CACHE_DIR": "/mine"}, "/mine"),
+    ],
+)
+def test_the_cache_lies_outside_the_repository(environ: dict[str, str], expected: str) -> None:
+    assert cache_directory(environ, Path("/home/ada")) == Path(expected)
+
+
+def test_processors_with_other_instructions_are_told_apart(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    kinds = []
+    for flags in ("sse avx2", "avx2 sse", "sse avx2 avx512f"):
+        cpuinfo.write_text(
+            f"model name\t: Some\ncpu MHz\t\t: 2400.{len(flags)}\nflags\t\t: {flags}\n"
+        )
+        kinds.append(processor(cpuinfo))
+    assert kinds[0] == kinds[1] != kinds[2]
+
+
+def test_whatever_changes_the_machine_code_changes_the_key() -> None:
+    key = wheel_key(PACKAGE, "zen3")
+    assert key == wheel_key(PACKAGE, "zen3")
+    others = {
+        wheel_key(PACKAGE, "zen4"),
+        wheel_key(PACKAGE, "zen3", "-DGGML_BLAS=OFF"),
+        wheel_key(replace(PACKAGE, version="0.3.37"), "zen3"),
+        wheel_key(replace(PACKAGE, sha256=frozenset({"ab"})), "zen3"),
+    }
+    assert len(others | {key}) == 5
+
+
+def test_a_cached_wheel_is_used_without_calling_pip(tmp_path: Path) -> None:
+    wheel = tmp_path / "wheels" / wheel_key(PACKAGE, processor()) / "llama.whl"
+    wheel.parent.mkdir(parents=True)
+    wheel.write_bytes(b"")
+    assert provide_wheel(PACKAGE, tmp_path, NO_PIP) == wheel
+
+
+def test_sources_in_the_cache_are_used_when_their_hash_is_the_locked_one(tmp_path: Path) -> None:
+    archive = tmp_path / "sdist" / "llama_cpp_python-0.3.36.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(SOURCES)
+    assert provide_sources(PACKAGE, tmp_path, NO_PIP) == archive
+
+
+def test_sources_with_another_hash_are_not_compiled(tmp_path: Path) -> None:
+    pip = fake_pip(
+        tmp_path, 'while [ "$1" != --dest ]; do shift; done; echo changed >"$2/x.tar.gz"'
+    )
+    with pytest.raises(Failure, match="does not have the SHA-256 that the lock names"):
+        provide_wheel(PACKAGE, tmp_path / "cache", pip)
+
+
+def test_a_wheel_is_compiled_into_the_cache_with_the_flags_of_the_key(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "sdist").mkdir(parents=True)
+    (cache / "sdist" / "llama_cpp_python-0.3.36.tar.gz").write_bytes(SOURCES)
+    pip = fake_pip(
+        tmp_path,
+        """while [ "$1" != --wheel-dir ]; do shift; done
+        echo "[1/2] g++"; echo "[2/2] g++"; mkdir "$2"; echo "$CMAKE_ARGS" >"$2/llama.whl" """,
+    )
+    wheel = provide_wheel(PACKAGE, cache, pip)
+    assert wheel.read_text() == "-DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS\n"
+    assert wheel == cached_wheel(cache, wheel_key(PACKAGE, processor()))
+    assert not list(cache.glob("scratch-*"))
+
+
+def test_a_failed_compilation_shows_its_last_lines_and_leaves_nothing_cached(
+    tmp_path: Path,
+) -> None:
+    cache = tmp_path / "cache"
+    (cache / "sdist").mkdir(parents=True)
+    (cache / "sdist" / "llama_cpp_python-0.3.36.tar.gz").write_bytes(SOURCES)
+    pip = fake_pip(tmp_path, 'echo "[1/2] g++"; echo "no space left on device"; exit 1')
+    with pytest.raises(Failure, match=r"no space left on device\ncompiling .* failed") as failure:
+        provide_wheel(PACKAGE, cache, pip)
+    log = Path(str(failure.value).rsplit("is in ", 1)[1].rstrip("."))
+    assert log.read_text().endswith("no space left on device\n")
+    assert cached_wheel(cache, wheel_key(PACKAGE, processor())) is None
+    assert not list(cache.glob("scratch-*"))
