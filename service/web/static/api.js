@@ -1,0 +1,114 @@
+// Every call to the service. Nothing else in the page touches the network.
+
+const here = (path) => new URL(path, document.baseURI);
+
+/** A refusal or a broken connection, with a sentence for the person and, maybe, when to try again. */
+export class ApiError extends Error {
+  constructor(message, { status = 0, retryAfterSeconds = null, cause } = {}) {
+    super(message, { cause });
+    this.status = status;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+/**
+ * The state of the service, as `/health` tells it. An answer that is not one means the service is
+ * away; that is a state too, so this never throws, except that `signal` was aborted.
+ */
+export async function fetchHealth(signal) {
+  try {
+    const response = await fetch(here("health"), { signal, headers: { Accept: "application/json" } });
+    const facts = await response.json();
+    return { reachable: true, ...facts };
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return { reachable: false, status: "unreachable", model_loaded: false };
+  }
+}
+
+/**
+ * Ask, and yield what comes back: `{session_id}`, `{token}`…, then `{done: true, …}`.
+ * Aborting `signal` closes the connection, and that is the cancel.
+ * Throws ApiError when the service refuses, when it reports an error, or when the stream breaks.
+ */
+export async function* streamChat({ message, sessionId, signal }) {
+  const body = sessionId ? { message, session_id: sessionId } : { message };
+  const response = await post("chat/stream", body, signal);
+  if (!response.ok) throw await toError(response);
+  const dropped = Number(response.headers.get("X-Context-Dropped-Messages"));
+  if (dropped > 0) yield { dropped_messages: dropped };
+  for await (const frame of frames(response.body)) {
+    if (frame.error) throw new ApiError(sentence(frame.error));
+    yield frame;
+    if (frame.done) return;
+  }
+  throw new ApiError("The connection ended before the answer did.");
+}
+
+async function post(path, body, signal) {
+  try {
+    return await fetch(here(path), {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Accept: "text/event-stream" },
+      body: JSON.stringify(body),
+      signal,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The service cannot be reached.", { cause: error });
+  }
+}
+
+/** The JSON objects of a stream of server-sent events, one per `data:` frame. */
+async function* frames(stream) {
+  for await (const line of lines(stream)) {
+    if (line.startsWith("data:")) yield JSON.parse(line.slice(5));
+  }
+}
+
+async function* lines(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  try {
+    for (;;) {
+      const { done, value } = await read(reader);
+      if (done) return;
+      const complete = (held + value).split("\n");
+      held = complete.pop();
+      yield* complete;
+    }
+  } finally {
+    reader.releaseLock();
+  }
+}
+
+async function read(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The connection was lost in the middle of the answer.", { cause: error });
+  }
+}
+
+async function toError(response) {
+  const retryAfter = Number.parseFloat(response.headers.get("Retry-After"));
+  const retryAfterSeconds = Number.isFinite(retryAfter) ? Math.max(0, retryAfter) : null;
+  return new ApiError(await explain(response), { status: response.status, retryAfterSeconds });
+}
+
+async function explain(response) {
+  const fallback = `The service answered ${response.status} ${response.statusText}`.trim() + ".";
+  try {
+    const { detail } = await response.json();
+    if (Array.isArray(detail)) return sentence(detail.map((fault) => fault.msg).join("; "));
+    return detail ? sentence(detail) : fallback;
+  } catch {
+    return fallback; // not JSON: a proxy's page, say, which would mean nothing to the reader
+  }
+}
+
+function sentence(fault) {
+  const text = String(fault?.message ?? fault).trim();
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}

@@ -1,0 +1,186 @@
+// One conversation: asks, streams, stops, and remembers.
+
+import { ApiError, streamChat } from "./api.js";
+import { recall, remember } from "./memory.js";
+
+const GIVE_UP_MS = 10 * 60 * 1000; // of being told to come back later
+const LONGEST_PAUSE_S = 30;
+
+export class Chat {
+  /** `onBusy(true|false)` when an answer begins and ends; `onTrouble()` when the service balks. */
+  constructor({ transcript, onBusy, onTrouble }) {
+    Object.assign(this, { transcript, onBusy, onTrouble });
+    Object.assign(this, recall());
+    this.abort = null;
+    this.partial = null;
+    this.messages.forEach((message) => this.show(message));
+    // Whoever leaves in the middle of an answer finds what there was of it.
+    addEventListener("pagehide", () => this.partial && this.keep(this.partial()));
+  }
+
+  get busy() {
+    return this.abort !== null;
+  }
+
+  /** Ask; resolves when the answer has ended, whichever way. Does nothing while one is running. */
+  async ask(text) {
+    if (this.busy) return;
+    this.transcript.addQuestion(text);
+    this.messages.push({ role: "user", text });
+    remember(this);
+    await this.answer(text);
+  }
+
+  /** End the running answer. The connection closes, and with it the work behind it. */
+  stop() {
+    this.abort?.abort();
+  }
+
+  startAnew() {
+    this.stop();
+    this.abort = this.partial = null; // what still ends of the old chat is no part of the new one
+    this.onBusy(false);
+    this.sessionId = null;
+    this.messages = [];
+    remember(this);
+    this.transcript.clear();
+  }
+
+  show({ role, text, facts, failure }) {
+    if (role === "user") return this.transcript.addQuestion(text);
+    const view = this.transcript.addAnswer();
+    view.append(text);
+    if (failure) view.fail(failure);
+    else view.end(facts);
+    return undefined;
+  }
+
+  async answer(text) {
+    const abort = new AbortController();
+    const answer = new Answer(this.transcript.addAnswer());
+    this.abort = abort;
+    this.partial = () => answer.record("Stopped");
+    this.onBusy(true);
+    this.transcript.announce("Answering…");
+    const { record, spoken } = await this.run(text, answer, abort);
+    if (this.abort === abort) {
+      this.abort = this.partial = null;
+      this.keep(record);
+      this.transcript.announce(spoken);
+      this.onBusy(false);
+    }
+  }
+
+  /** Returns what to remember and what to say aloud. */
+  async run(text, answer, abort) {
+    try {
+      await this.stream(text, answer, abort.signal);
+      const facts = answer.facts();
+      answer.view.end(facts);
+      return { record: answer.record(facts), spoken: answer.view.text };
+    } catch (error) {
+      if (abort.signal.aborted) {
+        answer.view.end("Stopped");
+        return { record: answer.record("Stopped"), spoken: "Stopped." };
+      }
+      return this.failed(error, answer, text);
+    }
+  }
+
+  failed(error, answer, text) {
+    if (!(error instanceof ApiError)) console.error(error);
+    const failure = error instanceof ApiError ? error.message : "Something went wrong in this page.";
+    answer.view.fail(failure, () => {
+      if (this.busy) return;
+      answer.view.element.remove();
+      this.messages = this.messages.filter((message) => message.id !== answer.id);
+      this.answer(text);
+    });
+    this.onTrouble();
+    return { record: { ...answer.record(""), failure }, spoken: failure };
+  }
+
+  async stream(text, answer, signal) {
+    const since = performance.now();
+    for (;;) {
+      try {
+        const frames = streamChat({ message: text, sessionId: this.sessionId, signal });
+        for await (const frame of frames) {
+          signal.throwIfAborted();
+          if (frame.session_id) this.sessionId = frame.session_id;
+          answer.take(frame);
+        }
+        return;
+      } catch (error) {
+        const mayWait = error.status === 503 || error.status === 429;
+        if (!mayWait || performance.now() - since > GIVE_UP_MS) throw error;
+        this.onTrouble();
+        await this.pause(error, answer.view, signal);
+      }
+    }
+  }
+
+  /** Wait as long as the service asks, counting down where the answer will be. */
+  async pause(error, view, signal) {
+    const seconds = Math.ceil(Math.min(LONGEST_PAUSE_S, Math.max(1, error.retryAfterSeconds ?? 2)));
+    for (let left = seconds; left > 0; left -= 1) {
+      view.wait(`${error.message} Trying again in ${left} s.`);
+      await delay(1000, signal);
+    }
+    view.wait("");
+  }
+
+  keep(record) {
+    this.messages.push(record);
+    remember(this);
+  }
+}
+
+/** The frames of one answer, put where they belong. */
+class Answer {
+  constructor(view) {
+    this.view = view;
+    this.id = crypto.getRandomValues(new Uint32Array(2)).join("-");
+    this.numPieces = 0;
+    this.last = {};
+  }
+
+  take(frame) {
+    if (frame.dropped_messages) {
+      this.view.note("The beginning of this chat no longer fits the model's memory and was left out.");
+    }
+    if (frame.token) {
+      this.began ??= performance.now();
+      this.numPieces += 1;
+      this.view.append(frame.token);
+    }
+    if (frame.done) {
+      this.ended = performance.now();
+      this.last = frame;
+    }
+  }
+
+  /** "212 tokens · 24.1 tokens/s", and why it ended when that is not plain to see. */
+  facts() {
+    const count = this.last.completion_tokens ?? this.last.tokens_used ?? this.numPieces;
+    const facts = [`${count} ${count === 1 ? "token" : "tokens"}`];
+    const seconds = (this.ended - this.began) / 1000;
+    // The first token came with the start of the clock, so it is not part of the pace.
+    if (count > 1 && seconds > 0) facts.push(`${((count - 1) / seconds).toFixed(1)} tokens/s`);
+    if (this.last.finish_reason === "length") facts.push("ended at the length limit");
+    if (this.last.finish_reason === "shutdown") facts.push("ended early: the service is restarting");
+    return facts.join(" · ");
+  }
+
+  record(facts) {
+    return { role: "assistant", id: this.id, text: this.view.text, facts };
+  }
+}
+
+function delay(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => { clearTimeout(timer); reject(signal.reason); };
+    const timer = setTimeout(() => { signal.removeEventListener("abort", stop); resolve(); }, milliseconds);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}
