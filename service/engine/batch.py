@@ -1,0 +1,48 @@
+"""The one `llama_batch` of a runner, filled through numpy."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+from numpy.typing import NDArray
+
+Int32s = NDArray[np.int32]
+
+
+class Batch:
+    """Room for `capacity` tokens, each belonging to one sequence.
+
+    The arrays are numpy's own and the C struct points into them: filling 512 tokens takes 2 µs,
+    against 300 µs attribute by attribute. It must live as long as a decode uses `struct`.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.token: Int32s = np.zeros(capacity, np.int32)
+        self.position: Int32s = np.zeros(capacity, np.int32)
+        self.sequence: Int32s = np.zeros(capacity, np.int32)
+        self.output: NDArray[np.int8] = np.zeros(capacity, np.int8)
+        self._num_sequences: Int32s = np.ones(capacity, np.int32)
+        each = self.sequence.itemsize * np.arange(capacity, dtype=np.uint64)
+        self._sequence_pointers = np.uint64(self.sequence.ctypes.data) + each
+        self.struct = llama.llama_batch(
+            n_tokens=0,
+            token=_pointer(self.token, ctypes.c_int32),
+            embd=None,
+            pos=_pointer(self.position, ctypes.c_int32),
+            n_seq_id=_pointer(self._num_sequences, ctypes.c_int32),
+            seq_id=_pointer(self._sequence_pointers, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self.output, ctypes.c_int8),
+        )
+
+    def close(self, num_tokens: int, *, outputs: bool) -> Any:
+        """The struct for the first `num_tokens` entries; `outputs` wants logits of each."""
+        self.output[:num_tokens] = outputs
+        self.struct.n_tokens = num_tokens
+        return self.struct
+
+
+def _pointer(array: NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))

@@ -1,0 +1,280 @@
+"""The model runner on llama.cpp.
+
+Stream mode (`kv_unified=False`): one llama.cpp sequence id is one slot of fixed length, so that
+no conversation can slow down another or make it fail. llama.cpp answers many mistakes by ending
+the process; everything it would abort on is checked here first and raised as `RunnerError`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.chat import Prompt
+from service.domain.model import ModelInfo
+from service.domain.sampling import Sampling
+from service.engine import library
+from service.engine.batch import Batch
+from service.engine.loading import LoadedModel, load_model, open_context
+from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
+from service.engine.sampling import Row, RowSampler
+from service.engine.vocabulary import Vocabulary
+from service.settings import EngineSettings
+
+_decode = library.function("llama_decode", ctypes.c_int32, ctypes.c_void_p, llama.llama_batch)
+_get_logits = library.function("llama_get_logits", ctypes.c_void_p, ctypes.c_void_p)
+
+# llama_decode's answers.
+_DONE, _NO_ROOM, _ABORTED, _INVALID = 0, 1, 2, -1
+
+
+def create_runner(
+    settings: EngineSettings,
+    model_path: Path,
+    model_name: str,
+    on_progress: Callable[[float], None],
+) -> LlamaRunner:
+    """Load a model and make its context. Raises `ModelFileError` with one sentence.
+
+    `on_progress` hears the loaded share, 0 to 1, in the calling thread.
+    """
+    library.start()
+    with ExitStack() as owned:
+        model = load_model(model_path, settings, on_progress)
+        owned.callback(model.close)
+        context = open_context(model, settings)
+        owned.callback(llama.llama_free, context)
+        runner = LlamaRunner(model, context, settings, model_name)
+        runner.owns(owned.pop_all())
+    return runner
+
+
+class LlamaRunner:
+    """See `ModelRunner` for the contract. Owns the model and its context."""
+
+    def __init__(
+        self, model: LoadedModel, context: Any, settings: EngineSettings, name: str
+    ) -> None:
+        self._closing = ExitStack()
+        self._vocabulary = Vocabulary(model.vocab, max_prompt_bytes=settings.max_prompt_bytes)
+        self._context = context
+        self._memory = llama.llama_get_memory(context)
+        self._abort = library.AbortFlag(context)
+        self.num_slots = settings.slots
+        self.max_batch_tokens = int(llama.llama_n_batch(context))
+        self._num_cells = int(llama.llama_n_ctx_seq(context))
+        self.slot_length = min(self._num_cells, model.trained_context_length)
+        self._batch = Batch(self.max_batch_tokens)
+        self._held = [0] * self.num_slots
+        self._num_rows = 0
+        self._logits_at = 0
+        self._logits: NDArray[np.float32] = np.empty((0, self._vocabulary.size), np.float32)
+        self.info = _describe(model, self._vocabulary, self, name)
+        self.can_trim = self._probe_trim()
+
+    def owns(self, resources: ExitStack) -> None:
+        """Close these with the runner."""
+        self._closing = resources
+
+    # --- text ---------------------------------------------------------------------------------
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        return self._vocabulary.tokenize(prompt)
+
+    def is_end(self, token_id: int) -> bool:
+        return token_id in self._vocabulary.ends
+
+    def piece(self, token_id: int) -> bytes:
+        return self._vocabulary.pieces[token_id]
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def prefill(self, parts: Sequence[PrefillPart]) -> None:
+        at, previous = 0, -1
+        for part in parts:
+            count = len(part.token_ids)
+            self._check_place(part.slot, part.start, count, previous)
+            stop = at + count
+            if stop > self.max_batch_tokens:
+                total = sum(len(p.token_ids) for p in parts)
+                raise RunnerError(
+                    f"{total} tokens in one call; at most {self.max_batch_tokens} fit"
+                )
+            self._batch.token[at:stop] = part.token_ids
+            self._batch.position[at:stop] = range(part.start, part.start + count)
+            self._batch.sequence[at:stop] = part.slot
+            at, previous = stop, part.slot
+        self._check_tokens(at)
+        self._run(at, [part.slot for part in parts], outputs=False)
+        for part in parts:
+            self._held[part.slot] += len(part.token_ids)
+
+    def decode(self, rows: Sequence[DecodeRow]) -> None:
+        previous = -1
+        for row in rows:
+            self._check_place(row.slot, row.position, 1, previous)
+            previous = row.slot
+        count = len(rows)
+        slots = [row.slot for row in rows]
+        self._batch.token[:count] = [row.token_id for row in rows]
+        self._batch.position[:count] = [row.position for row in rows]
+        self._batch.sequence[:count] = slots
+        self._check_tokens(count)
+        self._run(count, slots, outputs=True)
+        for slot in slots:
+            self._held[slot] += 1
+        self._take_logits(count)
+
+    def warm_up(self) -> None:
+        """Run the shapes that the first requests will need, so that they don't pay for them."""
+        token_id = next(i for i in range(self._vocabulary.size) if not self.is_end(i))
+        length = min(self.max_batch_tokens, self.slot_length - 1)
+        self.prefill([PrefillPart(0, 0, [token_id] * length)])
+        self.decode([DecodeRow(0, length, token_id)])
+        self.trim(0, 0)
+        self.decode([DecodeRow(slot, 0, token_id) for slot in range(self.num_slots)])
+        for slot in range(self.num_slots):
+            self.trim(slot, 0)
+
+    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> RowSampler:
+        return RowSampler(
+            sampling,
+            self._row,
+            vocabulary_size=self._vocabulary.size,
+            suppressed=self._vocabulary.suppressed,
+            prompt_tail=prompt_tail,
+        )
+
+    # --- slots --------------------------------------------------------------------------------
+
+    def resident(self, slot: int) -> int:
+        self._check_slot(slot)
+        return int(llama.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def trim(self, slot: int, length: int) -> int:
+        held = self.resident(slot)
+        if length >= held:
+            return held
+        whole = length <= 0 or not self.can_trim
+        llama.llama_memory_seq_rm(self._memory, slot, -1 if whole else length, -1)
+        self._held[slot] = self.resident(slot)
+        return self._held[slot]
+
+    def fork(self, source: int, target: int, length: int) -> int:
+        self._check_slot(source)
+        self._check_slot(target)
+        if source == target:
+            return self.trim(target, length)
+        if length < self.resident(source) and not self.can_trim:
+            return self.trim(target, 0)
+        # Stream mode copies whole slots only; a partial range would end the process.
+        llama.llama_memory_seq_rm(self._memory, target, -1, -1)
+        llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._held[target] = self.resident(target)
+        return self.trim(target, length)
+
+    def abort(self) -> None:
+        self._abort.raise_()
+
+    def close(self) -> None:
+        self._num_rows = 0
+        self._closing.close()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _check_slot(self, slot: int) -> None:
+        if not 0 <= slot < self.num_slots:
+            raise RunnerError(f"slot {slot} does not exist; there are {self.num_slots}")
+
+    def _check_place(self, slot: int, start: int, count: int, previous: int) -> None:
+        """Refuse what llama.cpp would abort on, or fail the whole batch for."""
+        self._check_slot(slot)
+        if slot <= previous:
+            raise RunnerError(f"slot {slot} comes after slot {previous}; slots must ascend")
+        if start != self._held[slot]:
+            raise RunnerError(
+                f"slot {slot} holds {self._held[slot]} tokens; cannot continue at {start}"
+            )
+        if not 0 < count <= self._num_cells - start:
+            raise RunnerError(
+                f"slot {slot} has room for {self._num_cells - start} tokens, not for {count}"
+            )
+
+    def _check_tokens(self, count: int) -> None:
+        if not count:
+            raise RunnerError("an empty batch")
+        ids = self._batch.token[:count]
+        if ids.min() < 0 or ids.max() >= self._vocabulary.size:
+            raise RunnerError(
+                f"token ids {ids.min()} to {ids.max()}; the model has 0 to "
+                f"{self._vocabulary.size - 1}"
+            )
+
+    def _run(self, count: int, slots: Sequence[int], *, outputs: bool) -> None:
+        self._num_rows = 0
+        self._abort.lower()
+        answer = _decode(self._context, self._batch.close(count, outputs=outputs))
+        if answer == _DONE:
+            return
+        for slot in slots:
+            self._held[slot] = self.resident(slot)
+        if answer == _ABORTED:
+            raise DecodeAborted(f"{count} tokens were being read")
+        meaning = {_NO_ROOM: "no room in a slot", _INVALID: "an invalid batch"}
+        raise RunnerError(
+            f"llama.cpp refused {count} tokens: {meaning.get(answer, 'it failed')} ({answer})",
+            fatal=answer not in meaning,
+        )
+
+    def _take_logits(self, count: int) -> None:
+        """Map the rows of this step; the buffer can move from one step to the next."""
+        address = _get_logits(self._context)
+        if address != self._logits_at:
+            size = self.num_slots * self._vocabulary.size
+            flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
+            self._logits = flat.reshape(self.num_slots, self._vocabulary.size)
+            self._logits_at = address
+        self._num_rows = count
+
+    def _row(self, row: int) -> Row:
+        if not 0 <= row < self._num_rows:
+            raise RunnerError(f"row {row} was not decoded; there are {self._num_rows} rows")
+        logits: Row = self._logits[row]
+        return logits
+
+    def _probe_trim(self) -> bool:
+        """Whether the end of a slot can be forgotten; recurrent memory can only be emptied."""
+        token_id = next(i for i in range(self._vocabulary.size) if not self.is_end(i))
+        self.prefill([PrefillPart(0, 0, [token_id, token_id])])
+        can_trim = bool(llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
+        llama.llama_memory_seq_rm(self._memory, 0, -1, -1)
+        self._held[0] = self.resident(0)
+        return can_trim
+
+
+def _describe(
+    model: LoadedModel, vocabulary: Vocabulary, runner: LlamaRunner, name: str
+) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        description=model.description,
+        context_length=runner.slot_length,
+        trained_context_length=model.trained_context_length,
+        num_slots=runner.num_slots,
+        vocabulary_size=vocabulary.size,
+        num_parameters=model.num_parameters,
+        size_bytes=model.size_bytes,
+        created=int(model.path.stat().st_mtime),
+        chat_template=model.chat_template,
+        bos_token=vocabulary.spelling("bos"),
+        eos_token=vocabulary.spelling("eos"),
+        adds_bos=vocabulary.adds_bos,
+        control_tokens=vocabulary.control_tokens,
+    )
