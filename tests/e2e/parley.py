@@ -1,0 +1,111 @@
+"""A real `parley serve` as a child of the test, and small clients for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+PARLEY = Path(sys.executable).with_name("parley")
+START_SECONDS = 30
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@dataclass
+class Parley:
+    """A running service. `process` is the supervisor."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=10)
+
+    def chat(self, text: str, **body: object) -> httpx.Response:
+        """One greedy, non-streamed answer of the OpenAI dialect."""
+        return httpx.post(
+            self.url + "/v1/chat/completions", json=chat_body(text, **body), timeout=60
+        )
+
+    def wait_healthy(self, seconds: float = START_SECONDS) -> float:
+        """Seconds until `/health` says 200. Fails with the log where that does not happen."""
+        start = time.monotonic()
+        while time.monotonic() - start < seconds:
+            with contextlib.suppress(httpx.TransportError):
+                if self.get("/health").status_code == 200:
+                    return time.monotonic() - start
+            assert self.process.poll() is None, f"parley exited:\n{self.log.read_text()}"
+            time.sleep(0.02)  # nothing to wait on: the port itself is what is being waited for
+        raise AssertionError(f"not healthy after {seconds} s:\n{self.log.read_text()}")
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def chat_body(text: str, **body: object) -> dict[str, object]:
+    return {
+        "model": "pocket",
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        **body,
+    }
+
+
+def stream_text(url: str, text: str, **body: object) -> str:
+    """The streamed answer of the OpenAI dialect, put together; demands a well-formed end."""
+    pieces: list[str] = []
+    done = False
+    payload = chat_body(text, stream=True, **body)
+    with httpx.stream("POST", url + "/v1/chat/completions", json=payload, timeout=60) as reply:
+        assert reply.status_code == 200, reply.read()
+        for line in reply.iter_lines():
+            if line == "data: [DONE]":
+                done = True
+            elif line.startswith("data: "):
+                for choice in json.loads(line[6:])["choices"]:
+                    pieces.append(choice["delta"].get("content") or "")
+    assert done
+    return "".join(pieces)
+
+
+@contextlib.contextmanager
+def running_parley(
+    directory: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> Iterator[Parley]:
+    """`parley serve` on a free port with its state and runtime files under `directory`."""
+    port = free_port()
+    log = directory / "parley.log"
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")} | {
+        "PARLEY_STATE_DIR": str(directory / "state"),
+        **(environment or {}),
+    }
+    command = [str(PARLEY), "serve", "--port", str(port), *arguments]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=variables
+        )
+        service = Parley(process, f"http://127.0.0.1:{port}", log)
+        try:
+            yield service
+        finally:
+            service.stop()
