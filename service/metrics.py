@@ -7,7 +7,15 @@ that are asked for by name: tokens per second, and llama.cpp's own averages.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -129,7 +137,9 @@ REQUESTS = Counter(
     "parley_requests_total", "Chat requests by dialect and HTTP status.", ["dialect", "status"]
 )
 ENGINE_UP = Gauge(
-    "parley_engine_up", "1 while this worker has a ready engine.", multiprocess_mode="livemax"
+    "parley_engine_up",
+    "1 while the worker that answers this scrape has a ready engine.",
+    multiprocess_mode="livemostrecent",
 )
 ENGINE_RESTARTS = Gauge(
     "parley_engine_restarts_total",
@@ -145,7 +155,12 @@ BUILD_INFO = Gauge(
 
 
 def exposition() -> bytes:
-    """The text that Prometheus scrapes, merged over all processes of the service."""
+    """The text that Prometheus scrapes, merged over all processes of the service.
+
+    A process that was started alone, without a directory to share, tells only of itself.
+    """
+    if values.ValueClass is values.MutexValue:
+        return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)

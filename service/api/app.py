@@ -1,0 +1,106 @@
+"""The application: its parts, its routes, and what surrounds every request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from service import __version__, log
+from service.api import docs, health
+from service.api.deps import Parts
+from service.api.dialects import native, openai
+from service.api.errors import ErrorReplies, install_error_replies
+from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
+from service.chat.conversations import Conversations, ConversationStore
+from service.chat.generate import Chat
+from service.domain.errors import ConfigurationError
+from service.ipc.client import Engines, connect_engines
+from service.metrics import BUILD_INFO
+from service.settings import Settings, load_settings
+from service.store.database import open_store
+
+# The first prefix that a path carries decides, so the empty one comes last.
+DIALECTS = (openai, native)
+ROUTERS = (health.router, docs.router, *(dialect.router for dialect in DIALECTS))
+
+
+def create_app(
+    settings: Settings | None = None,
+    engines: Engines | None = None,
+    store: ConversationStore | None = None,
+) -> FastAPI:
+    """The ASGI application of one worker.
+
+    What is not given is made when the application starts: settings from the environment, engines
+    as the supervisor announces them, the store that the settings name. Raises `ConfigurationError`.
+    """
+    if settings is None:
+        settings = load_settings()
+        log.configure(settings.log, "worker")
+    replies = ErrorReplies([(dialect.PREFIX, dialect.to_error) for dialect in DIALECTS])
+    app = FastAPI(
+        title="Parley",
+        version=__version__,
+        description="A self-hosted chat service on a local model.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(settings, engines, store),
+        middleware=_middleware(settings, replies),
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", Static(directory=native.STATIC, check_dir=False), name="static")
+    install_error_replies(app, replies)
+    return app
+
+
+def _middleware(settings: Settings, replies: ErrorReplies) -> list[Middleware]:
+    dialects = {path: dialect.NAME for dialect in DIALECTS for path in dialect.CHAT_PATHS}
+    return [
+        Middleware(Requests, dialects=dialects),
+        Middleware(InternalErrors, replies=replies),
+        Middleware(SecurityHeaders),
+        Middleware(BodyLimit, max_bytes=settings.api.max_body_bytes),
+    ]
+
+
+def _lifespan(settings: Settings, engines: Engines | None, store: ConversationStore | None) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        BUILD_INFO.labels(__version__).set(1)
+        used_engines = engines or _connect(settings)
+        used_store = store or await open_store(settings)
+        chat = Chat(used_engines, settings.chat)
+        app.state.parts = Parts(settings, used_engines, chat, Conversations(chat, used_store))
+        try:
+            yield
+        finally:
+            if engines is None:
+                await used_engines.aclose()
+            if store is None:
+                await used_store.aclose()
+
+    return lifespan
+
+
+def _connect(settings: Settings) -> Engines:
+    if settings.runtime_dir is None:
+        raise ConfigurationError(
+            "PARLEY_RUNTIME_DIR is not set; start the service with `parley serve`."
+        )
+    return connect_engines(settings.runtime_dir / "status.sock")
+
+
+class Static(StaticFiles):
+    """The page's files; browsers ask each time whether theirs is still the right one."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response

@@ -1,0 +1,64 @@
+"""What handlers ask for, by type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.chat.conversations import Conversations
+from service.chat.generate import Chat
+from service.domain.access import ANONYMOUS, Principal
+from service.ipc.client import Engines
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application is made of; built once in its lifespan."""
+
+    settings: Settings
+    engines: Engines
+    chat: Chat
+    conversations: Conversations
+
+
+def parts(http_request: Request) -> Parts:
+    made: Parts = http_request.app.state.parts
+    return made
+
+
+def _settings(http_request: Request) -> Settings:
+    return parts(http_request).settings
+
+
+def _engines(http_request: Request) -> Engines:
+    return parts(http_request).engines
+
+
+def _chat(http_request: Request) -> Chat:
+    return parts(http_request).chat
+
+
+def _conversations(http_request: Request) -> Conversations:
+    return parts(http_request).conversations
+
+
+def _principal() -> Principal:
+    """Nobody has to say who they are yet."""
+    return ANONYMOUS
+
+
+def _request_id(http_request: Request) -> str:
+    request_id: str = http_request.state.request_id
+    return request_id
+
+
+PartsDep = Annotated[Parts, Depends(parts)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+EnginesDep = Annotated[Engines, Depends(_engines)]
+ChatDep = Annotated[Chat, Depends(_chat)]
+ConversationsDep = Annotated[Conversations, Depends(_conversations)]
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -1,0 +1,12 @@
+"""OpenAI's vocabulary: chat completions and the list of models, under `/v1`."""
+
+from __future__ import annotations
+
+from service.api.dialects.openai.errors import to_error
+from service.api.dialects.openai.routes import router
+
+NAME = "openai"
+PREFIX = "/v1"
+CHAT_PATHS = ("/v1/chat/completions",)
+
+__all__ = ["CHAT_PATHS", "NAME", "PREFIX", "router", "to_error"]

@@ -1,0 +1,210 @@
+"""OpenAI's wire bodies.
+
+Unknown fields are ignored, as the vendor does; any optional field may be null, which means absent.
+Fields that would change the meaning of an answer, and are not understood, are refused by name in
+`translate`. The replies document what `translate` builds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+
+def _to_parts(content: object) -> object:
+    """Text as the one part that it is, so that there is one shape of content."""
+    if content is None or isinstance(content, list):
+        return content
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    raise PydanticCustomError("content_type", "Send a string or a list of parts")
+
+
+def _to_strings(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class ContentPart(BaseModel):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCallBody(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+Content = Annotated[
+    list[ContentPart] | None,
+    BeforeValidator(_to_parts, json_schema_input_type=str | list[ContentPart] | None),
+]
+
+
+class MessageBody(BaseModel):
+    """One message; `developer` is the newer word for `system`."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: Content = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    type: str
+
+
+class ChatCompletionBody(BaseModel):
+    """A chat to complete, with llama.cpp's sampling options beside the vendor's."""
+
+    messages: list[MessageBody]
+    model: str | None = Field(None, description="The served model when absent.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = Field(
+        None, description="At most so many new tokens; the rest of the context when absent."
+    )
+    max_tokens: int | None = Field(None, description="The older name of max_completion_tokens.")
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    stop: Annotated[
+        list[str] | None,
+        BeforeValidator(_to_strings, json_schema_input_type=str | list[str] | None),
+    ] = None
+    n: int | None = None
+    reasoning_effort: str | None = Field(None, description="`none` and `minimal`: don't think.")
+    # llama.cpp's
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description='`{"enable_thinking": true}` lets a reasoning model think.'
+    )
+    include_reasoning: bool | None = Field(
+        None, description="Send reasoning_content beside content."
+    )
+    # Understood well enough to be refused by name.
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    modalities: list[str] | None = None
+    audio: Any = None
+    web_search_options: Any = None
+    grammar: str | None = None
+    json_schema: Any = None
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int
+
+
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
+class CompletionUsage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+FinishWord = Literal["stop", "length", "tool_calls"]
+
+
+class ReplyMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    reasoning_content: str | None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: ReplyMessage
+    logprobs: None
+    finish_reason: FinishWord
+
+
+class ChatCompletionReply(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[Choice]
+    usage: CompletionUsage
+
+
+class ChunkDelta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    index: int
+    delta: ChunkDelta
+    logprobs: None
+    finish_reason: FinishWord | None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One frame of a stream; the last one before `[DONE]` may hold only the usage."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | None = None
+
+
+class ModelReply(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    description: str
+    context_length: int
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelReply]
+
+
+class ErrorFacts(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    error: ErrorFacts

@@ -1,0 +1,191 @@
+"""From OpenAI's request to ours. Pure: no waiting, no effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
+from service.domain.chat import ChatRequest, Message, Role, ToolCall
+from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.sampling import Sampling
+
+_ROLES = {
+    "developer": Role.SYSTEM,
+    "system": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+}
+_OPTIONS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+)
+_MAX_STOP_STRINGS = 4
+_MAX_TOKEN_ID = 2**31 - 1
+_EFFORTS_WITHOUT_THINKING = ("none", "minimal")
+_EFFORTS = (*_EFFORTS_WITHOUT_THINKING, "low", "medium", "high", "xhigh", "max")
+# Asked for by a value that is neither absent nor empty; silence would change what is answered.
+_UNSUPPORTED = (
+    "tools",
+    "functions",
+    "function_call",
+    "logprobs",
+    "top_logprobs",
+    "audio",
+    "web_search_options",
+    "grammar",
+    "json_schema",
+)
+
+
+def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
+    """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
+    _refuse_unsupported(body)
+    return ChatRequest(
+        messages=tuple(_to_message(m, f"messages[{i}]") for i, m in enumerate(body.messages)),
+        model=body.model,
+        sampling=_to_sampling(body),
+        max_tokens=_to_max_tokens(body),
+        stop=_to_stop(body.stop),
+        thinking=_to_thinking(body),
+        request_id=request_id,
+    )
+
+
+def wants_reasoning(body: ChatCompletionBody) -> bool:
+    """Whether the client asked to see the model's thoughts."""
+    if body.include_reasoning is not None:
+        return body.include_reasoning
+    return _to_thinking(body) is True
+
+
+def _refuse_unsupported(body: ChatCompletionBody) -> None:
+    for name in _UNSUPPORTED:
+        if getattr(body, name):
+            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
+    if body.n not in (None, 1):
+        raise Unsupported(f"n is {body.n}; only 1 is supported.", param="n")
+    if body.tool_choice not in (None, "none", "auto"):
+        raise InvalidRequest("tool_choice asks for a tool; there are none.", param="tool_choice")
+    if body.response_format is not None and body.response_format.type != "text":
+        raise Unsupported(
+            f"response_format.type is {body.response_format.type!r}; only 'text' is supported.",
+            param="response_format",
+        )
+    if body.modalities not in (None, [], ["text"]):
+        raise Unsupported("modalities may only be ['text'].", param="modalities")
+
+
+def _to_message(body: MessageBody, where: str) -> Message:
+    role = _ROLES[body.role]
+    if body.content is None and role is not Role.ASSISTANT:
+        raise InvalidRequest(f"{where}.content is missing.", param=f"{where}.content")
+    if role is Role.TOOL and not body.tool_call_id:
+        raise InvalidRequest(f"{where}.tool_call_id is missing.", param=f"{where}.tool_call_id")
+    return Message(
+        role=role,
+        content=_to_text(body.content or [], f"{where}.content"),
+        tool_calls=tuple(
+            ToolCall(call.id, call.function.name, call.function.arguments)
+            for call in body.tool_calls or ()
+        ),
+        tool_call_id=body.tool_call_id,
+        reasoning=body.reasoning_content or "",
+    )
+
+
+def _to_text(parts: list[ContentPart], where: str) -> str:
+    texts: list[str] = []
+    for index, part in enumerate(parts):
+        text = part.refusal if part.type == "refusal" else part.text
+        if part.type not in ("text", "refusal"):
+            raise Unsupported(
+                f"{where}[{index}].type is {part.type[:40]!r}; this model reads only text.",
+                param=f"{where}[{index}].type",
+            )
+        if text is None:
+            raise InvalidRequest(
+                f"{where}[{index}].{part.type} is missing.", param=f"{where}[{index}].{part.type}"
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def _to_sampling(body: ChatCompletionBody) -> Sampling:
+    """The vendor's defaults (temperature 1, top_p 1) are the neutral ones."""
+    options: dict[str, Any] = {
+        name: value for name in _OPTIONS if (value := getattr(body, name)) is not None
+    }
+    return Sampling(**options, seed=_to_seed(body.seed), logit_bias=_to_bias(body.logit_bias or {}))
+
+
+def _to_seed(seed: int | None) -> int | None:
+    """The vendor's seeds are signed."""
+    if seed is not None and not -(2**63) <= seed < 2**64:
+        raise InvalidRequest("seed must be a 64-bit integer.", param="seed")
+    return None if seed is None else seed % 2**64
+
+
+def _to_bias(biases: Mapping[str, float]) -> dict[int, float]:
+    known: dict[int, float] = {}
+    for key, bias in biases.items():
+        if not (key.isascii() and key.isdigit() and int(key[:11]) <= _MAX_TOKEN_ID):
+            raise InvalidRequest(
+                f"logit_bias has the key {key[:40]!r}; keys are token ids.", param="logit_bias"
+            )
+        known[int(key)] = bias
+    return known
+
+
+def _to_max_tokens(body: ChatCompletionBody) -> int | None:
+    """The newer of the two names wins."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value: int | None = getattr(body, name)
+        if value is None:
+            continue
+        if value < 1:
+            raise InvalidRequest(f"{name} is {value}; it must be at least 1.", param=name)
+        return min(value, _MAX_TOKEN_ID)
+    return None
+
+
+def _to_stop(stop: list[str] | None) -> tuple[str, ...]:
+    if stop is not None and len(stop) > _MAX_STOP_STRINGS:
+        raise InvalidRequest(
+            f"stop has {len(stop)} strings; at most {_MAX_STOP_STRINGS} are accepted.", param="stop"
+        )
+    return tuple(stop or ())
+
+
+def _to_thinking(body: ChatCompletionBody) -> bool | None:
+    """Both ways to ask for it; None where the client asked neither way."""
+    options = dict(body.chat_template_kwargs or {})
+    asked = options.pop("enable_thinking", None)
+    if options:
+        name = next(iter(options))[:40]
+        raise Unsupported(
+            f"chat_template_kwargs has {name!r}; only 'enable_thinking' is supported.",
+            param="chat_template_kwargs",
+        )
+    if asked is not None and not isinstance(asked, bool):
+        raise InvalidRequest(
+            "chat_template_kwargs.enable_thinking must be true or false.",
+            param="chat_template_kwargs",
+        )
+    effort = body.reasoning_effort
+    if effort is not None and effort not in _EFFORTS:
+        raise InvalidRequest(
+            f"reasoning_effort is {effort[:40]!r}; it must be one of {', '.join(_EFFORTS)}.",
+            param="reasoning_effort",
+        )
+    if asked is None and effort is not None:
+        return effort not in _EFFORTS_WITHOUT_THINKING
+    return asked

@@ -1,0 +1,191 @@
+"""From anything that goes wrong to the reply that says so, in the words of the route's dialect.
+
+Whatever is raised becomes a `Problem` here; the dialect whose prefix the path carries turns the
+problem into its own envelope. Bugs are logged by `middleware.InternalErrors`, and only there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service.api.replies import Json
+from service.domain import errors
+
+STATUSES: Mapping[type[errors.ServiceError], int] = {
+    errors.ServiceError: 500,
+    errors.InvalidRequest: 400,
+    errors.Unsupported: 400,
+    errors.ContextLengthExceeded: 400,
+    errors.PayloadTooLarge: 413,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.ModelNotFound: 404,
+    errors.ConversationNotFound: 404,
+    errors.RateLimited: 429,
+    errors.QueueFull: 503,
+    errors.EngineUnavailable: 503,
+    errors.GenerationFailed: 500,
+    errors.ConfigurationError: 500,
+    errors.ModelFileError: 500,
+    errors.DownloadFailed: 503,
+}
+
+CLIENT_GONE = 499
+_MAX_SHOWN = 60
+
+
+class ClientGone(Exception):
+    """The client closed its connection, so nobody is left to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a dialect needs to know to say that something went wrong.
+
+    `details` lists faulty fields as pydantic does (`type`, `loc`, `msg`), where there are any.
+    """
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_seconds: float | None = None
+    details: tuple[Mapping[str, Any], ...] = ()
+
+
+ErrorWords = Callable[[Problem], tuple[int, Mapping[str, Any]]]
+"""A dialect's status and envelope for a problem."""
+
+
+class ErrorReplies:
+    """Every dialect's words for errors, by the prefix of its routes."""
+
+    def __init__(self, words: Sequence[tuple[str, ErrorWords]]) -> None:
+        self._words = words
+
+    def reply(self, path: str, problem: Problem) -> Response:
+        """The reply of the first dialect whose prefix `path` carries; "" is carried by all."""
+        words = next(w for prefix, w in self._words if _carries(path, prefix))
+        status, body = words(problem)
+        return Json(body, status, headers=_headers(problem))
+
+
+def _carries(path: str, prefix: str) -> bool:
+    return not prefix or path == prefix or path.startswith(prefix + "/")
+
+
+def _headers(problem: Problem) -> dict[str, str]:
+    """When to try again, for clients that retry 5xx replies unless told not to."""
+    if problem.retry_after_seconds is not None:
+        seconds = str(to_retry_after(problem.retry_after_seconds))
+        return {"Retry-After": seconds, "x-should-retry": "true"}
+    return {"x-should-retry": "false"} if problem.status >= 500 else {}
+
+
+def to_retry_after(seconds: float) -> int:
+    """Whole seconds, rounded up, as the header wants them."""
+    return max(1, math.ceil(seconds))
+
+
+def to_problem(error: errors.ServiceError) -> Problem:
+    """A refusal in the caller's terms."""
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return Problem(status, error.code, error.message, error.param, error.retry_after_seconds)
+
+
+def internal_problem(request_id: str) -> Problem:
+    """A fault of ours, about which the caller learns only what to quote."""
+    return Problem(500, "internal_error", f"Internal error. Request id: {request_id}.")
+
+
+def install_error_replies(app: FastAPI, replies: ErrorReplies) -> None:
+    """Make every refusal, ours and the framework's, speak its route's dialect."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        reply = replies.reply(request.url.path, _problem_of(request, error))
+        reply.headers.update(getattr(error, "headers", None) or {})
+        return reply
+
+    async def say_nothing(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    for kind in (errors.ServiceError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(ClientGone, say_nothing)
+
+
+def _problem_of(request: Request, error: Exception) -> Problem:
+    match error:
+        case errors.ServiceError():
+            return to_problem(error)
+        case RequestValidationError():
+            return validation_problem(error)
+        case HTTPException():
+            return framework_problem(request, error)
+    raise error
+
+
+def framework_problem(request: Request, error: HTTPException) -> Problem:
+    """What the framework refuses, in sentences."""
+    path = request.url.path[:_MAX_SHOWN]
+    if error.status_code == 404:
+        return Problem(404, "not_found", f"There is nothing at {path}.")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        message = f"{path} does not take {request.method[:16]}; use {allowed}."
+        return Problem(405, "method_not_allowed", message)
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        return Problem(400, "invalid_request", "The body is not valid UTF-8.")
+    if error.status_code == 400:
+        return Problem(400, "invalid_request", "The body cannot be read as JSON.")
+    code = "payload_too_large" if error.status_code == 413 else "http_error"
+    return Problem(error.status_code, code, str(error.detail))
+
+
+def validation_problem(error: RequestValidationError) -> Problem:
+    """The first faulty field as one sentence, and all of them as `details`."""
+    faults = error.errors()
+    details = tuple({"type": f["type"], "loc": list(f["loc"]), "msg": f["msg"]} for f in faults)
+    first = faults[0]
+    if first["type"] == "json_invalid":
+        reason, position = first["ctx"]["error"], first["loc"][-1]
+        message = f"The body is not valid JSON: {reason} at character {position}."
+        return Problem(422, "invalid_request", message, details=details)
+    if isinstance(error.body, bytes):
+        message = "Send the body as JSON, with the header Content-Type: application/json."
+        fault = {"type": "content_type", "loc": ["body"], "msg": message}
+        return Problem(422, "invalid_request", message, details=(fault,))
+    param = to_param(first["loc"][1:])
+    return Problem(422, "invalid_request", _sentence(param, first), param or None, details=details)
+
+
+def to_param(location: Sequence[str | int]) -> str:
+    """`("messages", 0, "role")` as `messages[0].role`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _sentence(param: str, fault: Mapping[str, Any]) -> str:
+    if not param:
+        return "The body must be a JSON object." if "type" in fault["type"] else fault["msg"]
+    if fault["type"] == "missing":
+        return f"{param} is missing."
+    if fault["type"] == "string_unicode":
+        return f"{param} holds half a surrogate pair; send well-formed Unicode."
+    expectation = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{param}{_shown(fault['input'])} is not accepted: {expectation}."
+
+
+def _shown(value: object) -> str:
+    """` (value)`, where it is short enough to help."""
+    if isinstance(value, (str, int, float, bool)) and len(repr(value)) <= _MAX_SHOWN:
+        return f" ({value!r})"
+    return ""
