@@ -1,0 +1,192 @@
+"""The engine's process: `python -m service.engine --model-name NAME --model-path PATH …`.
+
+The main thread is the IO thread. The engine thread loads the model and then runs the loop; the
+socket appears when the model has answered once. Exit codes: 0 drained, 2 the model or a setting
+is no good (starting again won't help), 70 broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from service import log, metrics
+from service.domain.errors import ConfigurationError, ModelFileError
+from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
+from service.engine.intake import Intake
+from service.engine.llama import LlamaRunner, create_runner
+from service.engine.status import StatusPipe
+from service.engine.tokenizer import Tokenizer
+from service.ipc.messages import PROTOCOL_VERSION, Hello
+from service.ipc.server import Server
+from service.settings import Settings, load_settings
+
+EXIT_UNUSABLE = 2
+_HEARTBEAT_SECONDS = 1.0
+# The workers need this long to pass the last words on before the service's own deadline.
+_LAST_WORDS_SECONDS = 3.0
+
+_log = log.get_logger(__name__)
+
+
+class EngineProcess:
+    """Two threads and what they share, from the command line to the exit code."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, settings: Settings, status: StatusPipe
+    ) -> None:
+        self._arguments = arguments
+        self._settings = settings
+        self._status = status
+        self._server = Server()
+        self._engine: Engine | None = None
+        self._intake: Intake | None = None
+        self._draining = False
+        self._exit_code = EXIT_BROKEN
+
+    def run(self) -> int:
+        """Serve until told to stop, or broken. Main thread."""
+        self._watch_signals()
+        self._server.every(_HEARTBEAT_SECONDS, self._beat)
+        thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        thread.start()
+        self._server.run()
+        return self._exit_code
+
+    # --- the engine thread -------------------------------------------------------------------
+    def _work(self) -> None:
+        try:
+            self._exit_code = self._load_then_run()
+        except ModelFileError as error:
+            _log.error("model_refused", reason=error.message)
+            self._status.failed(error.message)
+            self._exit_code = EXIT_UNUSABLE
+        except Exception:  # noqa: BLE001 - the process's edge
+            _log.exception("engine_failed")
+        finally:
+            self._server.stop()
+
+    def _load_then_run(self) -> int:
+        started = time.monotonic()
+        name, path = self._arguments.model_name, Path(self._arguments.model_path)
+        runner = create_runner(self._settings.engine, path, name, self._status.progress)
+        try:
+            runner.warm_up()
+            seconds = time.monotonic() - started
+            metrics.MODEL_LOAD_SECONDS.labels(name).set(seconds)
+            metrics.MODEL_LOADED.labels(name).set(1)
+            engine = Engine(runner, self._server, self._settings.engine)
+            tokenizer = Tokenizer(runner, engine.inbox, self._server)
+            thread = tokenizer.start()
+            # Nothing of what is loaded will ever be garbage: keep the collector away from it.
+            gc.collect()
+            gc.freeze()
+            self._server.call(lambda: self._open(runner, engine, tokenizer, seconds))
+            exit_code = engine.run()
+            metrics.MODEL_LOADED.labels(name).set(0)
+            if exit_code == EXIT_DRAINED:
+                tokenizer.stop()
+                thread.join()
+        finally:
+            runner.close()
+        return exit_code
+
+    # --- the IO thread -----------------------------------------------------------------------
+    def _open(
+        self, runner: LlamaRunner, engine: Engine, tokenizer: Tokenizer, load_seconds: float
+    ) -> None:
+        self._engine = engine
+        self._intake = Intake(engine, tokenizer, self._server)
+        hello = Hello(PROTOCOL_VERSION, os.getpid(), runner.info)
+        self._server.listen(Path(self._arguments.socket), hello, self._intake)
+        _log.info("engine_ready", model=runner.info.name, load_seconds=round(load_seconds, 3))
+        self._status.ready(load_seconds)
+
+    def _beat(self) -> None:
+        metrics.RESIDENT_MEMORY.labels("engine").set(_resident_bytes())
+        engine = self._engine
+        if engine is None:
+            return
+        now = time.monotonic()
+        engine.gauges.tick(now)
+        self._status.heartbeat(
+            engine.gauges.num_steps,
+            len(engine.scheduler.running),
+            len(engine.scheduler.waiting),
+            now - engine.turn_started if engine.turn_started else 0.0,
+        )
+
+    def _watch_signals(self) -> None:
+        readable, writable = socket.socketpair()
+        readable.setblocking(False)
+        writable.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(writable.fileno())
+        self._wakeup = (readable, writable)
+        self._server.watch(readable, self._stop)
+
+    def _stop(self) -> None:
+        """First time: finish what runs. Second time, or while loading: go now."""
+        self._wakeup[0].recv(1)
+        if self._intake is None or self._draining:
+            _log.info("engine_stopped_at_once")
+            self._server.close()
+            os._exit(EXIT_DRAINED)
+        self._draining = True
+        seconds = max(0.0, self._settings.drain_seconds - _LAST_WORDS_SECONDS)
+        _log.info("engine_draining", seconds=seconds)
+        self._intake.drain(time.monotonic() + seconds)
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The wakeup descriptor carries the signal to the loop."""
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _end_process(arguments: threading.ExceptHookArgs) -> None:
+    """A thread died of what it did not expect: the process is not whole any more."""
+    name = arguments.thread.name if arguments.thread else "unknown"
+    _log.error("thread_died", thread=name, exc_info=arguments.exc_value)
+    os._exit(EXIT_BROKEN)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m service.engine", description=__doc__)
+    parser.add_argument("--id", type=int, default=1, help="number that the supervisor gave")
+    parser.add_argument("--model-name", required=True)
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--socket", required=True, help="unix socket to listen on")
+    parser.add_argument("--status-fd", type=int, default=None, help="where to report")
+    return parser.parse_args(arguments)
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Run one engine; returns the exit code."""
+    arguments = _parse(command_line)
+    status = StatusPipe(arguments.status_fd)
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        sys.stderr.write(error.message + "\n")
+        status.failed(error.message)
+        return EXIT_UNUSABLE
+    log.configure(settings.log, role="engine")
+    threading.excepthook = _end_process
+    return EngineProcess(arguments, settings, status).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

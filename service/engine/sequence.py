@@ -1,0 +1,101 @@
+"""One generation, as the engine sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from service.domain.events import Timings, Usage
+from service.engine.runner import Sampler
+from service.engine.slots import Slot
+from service.engine.text import TextStream
+from service.ipc.messages import Submit
+
+Key = tuple[int, int]
+"""A request's connection, and its id there."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A `Submit` as it came in over `connection`, at `arrived` (seconds, monotonic).
+
+    `cancelled` is written by the engine thread only; the tokenizer reads it to save itself work.
+    """
+
+    connection: int
+    submit: Submit
+    arrived: float
+    cancelled: bool = False
+
+    @property
+    def key(self) -> Key:
+        return (self.connection, self.submit.id)
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """The tokens of one generation, and how far the model has read them.
+
+    The model never reads the token that was sampled last; so a prompt's last token is read by the
+    first decode step, and `num_pending` is 1 from then on.
+    """
+
+    job: Job
+    token_ids: list[int]
+    max_tokens: int
+    sampler: Sampler
+    text: TextStream
+    num_prompt: int = field(init=False)
+    num_computed: int = 0
+    num_cached: int = 0
+    num_unreported: int = 0
+    slot: Slot | None = None
+    admitted_at: float = 0.0
+    first_token_at: float = 0.0
+    last_token_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.token_ids)
+
+    @property
+    def cache_key(self) -> str:
+        return self.job.submit.cache_key
+
+    @property
+    def lane(self) -> Slot:
+        """The slot of a sequence that runs. Raises `LookupError` for one that waits."""
+        if self.slot is None:
+            raise LookupError(f"sequence {self.job.key} has no slot")
+        return self.slot
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens the model has yet to read: many while prefilling, one while decoding."""
+        return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.token_ids) - self.num_prompt
+
+    def occupy(self, slot: Slot, now: float) -> None:
+        """Start from what `slot` holds, which must be a beginning of this prompt, not all of it."""
+        self.slot = slot
+        self.num_computed = self.num_cached = slot.num_tokens
+        self.admitted_at = now
+        slot.busy = True
+
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.num_prompt,
+            cached_tokens=self.num_cached,
+            completion_tokens=self.num_generated,
+        )
+
+    def timings(self, now: float) -> Timings:
+        """Seconds up to `now`; each is 0 until its time has begun."""
+        admitted = self.admitted_at or now
+        first_token = self.first_token_at or now
+        return Timings(
+            queue_seconds=admitted - self.job.arrived,
+            prefill_seconds=first_token - admitted,
+            decode_seconds=(self.last_token_at or now) - first_token,
+        )

@@ -1,0 +1,86 @@
+"""The thread that turns prompts into token ids, so that a long one holds up nobody else."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+
+from service.domain.chat import Prompt
+from service.domain.errors import ServiceError
+from service.engine.inbox import Inbox, Outbox, Tokenized, refusal
+from service.engine.runner import ModelRunner
+from service.engine.sequence import Job
+from service.ipc.messages import Counted, CountTokens
+
+# Some vocabularies are split by std::regex, which recurses once per character: on the usual stack
+# 40 kB of one letter kill the process. The pages are only used where such a text comes.
+STACK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count the tokens of `frame.prompt` for `connection`."""
+
+    connection: int
+    frame: CountTokens
+
+
+class Tokenizer:
+    """A queue and its thread. Jobs reach the engine's inbox in the order they came."""
+
+    def __init__(self, runner: ModelRunner, inbox: Inbox, outbox: Outbox) -> None:
+        self._runner = runner
+        self._inbox = inbox
+        self._outbox = outbox
+        self._queue: queue.SimpleQueue[Job | Count | None] = queue.SimpleQueue()
+
+    @property
+    def backlog(self) -> int:
+        """How many prompts are waiting to be tokenized."""
+        return self._queue.qsize()
+
+    def put(self, work: Job | Count) -> None:
+        """Any thread."""
+        self._queue.put(work)
+
+    def start(self) -> threading.Thread:
+        """Start the thread; call from a moment when no other thread is being started."""
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            thread = threading.Thread(target=self.run, name="tokenizer", daemon=True)
+            thread.start()
+        finally:
+            threading.stack_size(before)
+        return thread
+
+    def stop(self) -> None:
+        """Let the thread end when it has done what is queued."""
+        self._queue.put(None)
+
+    def run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            if isinstance(work, Job):
+                self._tokenize(work)
+            else:
+                self._count(work)
+
+    def _tokenize(self, job: Job) -> None:
+        if job.cancelled:
+            self._inbox.put(Tokenized(job, []))
+            return
+        try:
+            token_ids = self._runner.tokenize(job.submit.prompt)
+        except ServiceError as error:
+            self._inbox.put(Tokenized(job, [], error))
+            return
+        self._inbox.put(Tokenized(job, token_ids))
+
+    def _count(self, work: Count) -> None:
+        prompt: Prompt = work.frame.prompt
+        try:
+            num_tokens = len(self._runner.tokenize(prompt))
+        except ServiceError as error:
+            self._outbox.post(work.connection, refusal(work.frame.id, error))
+            return
+        self._outbox.post(work.connection, Counted(work.frame.id, num_tokens))

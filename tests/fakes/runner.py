@@ -1,0 +1,166 @@
+"""A model that behaves: exact about what its slots hold, and with something to say."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from service.domain.chat import Prompt
+from service.domain.errors import InvalidRequest
+from service.domain.model import ModelInfo
+from service.domain.sampling import Sampling
+from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
+
+END = 256
+Next = Callable[[Sequence[int]], int]
+
+
+def babble(token_ids: Sequence[int]) -> int:
+    """A letter that depends on every token before it: reusing wrong ones changes the text."""
+    return ord("a") + zlib.crc32(bytes(t % 256 for t in token_ids)) % 26
+
+
+def says(answer: str | bytes, after: str = ">") -> Next:
+    """Always `answer`, byte for byte behind the prompt's last `after`, and then the end."""
+    text = answer.encode() if isinstance(answer, str) else answer
+
+    def following(token_ids: Sequence[int]) -> int:
+        last = max(i for i, token_id in enumerate(token_ids) if token_id == ord(after))
+        position = len(token_ids) - last - 1
+        return text[position] if position < len(text) else END
+
+    return following
+
+
+def model_info(num_slots: int = 4, slot_length: int = 64) -> ModelInfo:
+    return ModelInfo(
+        name="fake",
+        description="a fake",
+        context_length=slot_length,
+        trained_context_length=slot_length,
+        num_slots=num_slots,
+        vocabulary_size=END + 1,
+        num_parameters=0,
+        size_bytes=0,
+        created=0,
+    )
+
+
+@dataclass
+class FakeSampler:
+    runner: FakeRunner
+    sampling: Sampling
+    closed: bool = False
+
+    def sample(self, row: int) -> int:
+        assert not self.closed
+        return self.runner.following(self.runner.slots[self.runner.rows[row].slot])
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+
+
+@dataclass
+class FakeRunner:
+    """Bytes are tokens; `following` says what comes next. Refuses what llama.cpp would refuse.
+
+    `calls` lists every batch: ("prefill", slot, count), ("decode", slot, slot, …), ("fork", …).
+    `during_prefill` and `during_decode` run inside the calls, as other threads might.
+    """
+
+    num_slots: int = 4
+    slot_length: int = 64
+    max_batch_tokens: int = 16
+    following: Next = babble
+    max_prompt_bytes: int = 1000
+    info: ModelInfo = field(init=False)
+    slots: list[list[int]] = field(init=False)
+    rows: Sequence[DecodeRow] = ()
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    samplers: list[FakeSampler] = field(default_factory=list)
+    during_prefill: Callable[[], None] = lambda: None
+    during_decode: Callable[[], None] = lambda: None
+    broken: RunnerError | None = None
+    aborting: bool = False
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.info = model_info(self.num_slots, self.slot_length)
+        self.slots = [[] for _ in range(self.num_slots)]
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        data = b"".join(piece.text.encode() for piece in prompt)
+        if len(data) > self.max_prompt_bytes:
+            raise InvalidRequest(
+                f"The prompt has {len(data)} bytes; at most {self.max_prompt_bytes} are accepted."
+            )
+        return list(data)
+
+    def is_end(self, token_id: int) -> bool:
+        return token_id == END
+
+    def piece(self, token_id: int) -> bytes:
+        return b"" if token_id == END else bytes([token_id])
+
+    def prefill(self, parts: Sequence[PrefillPart]) -> None:
+        self.aborting = False
+        assert sum(len(part.token_ids) for part in parts) <= self.max_batch_tokens
+        for part in parts:
+            self.calls.append(("prefill", part.slot, len(part.token_ids)))
+            self.during_prefill()
+            self._raise_if_broken()
+            for position, token_id in enumerate(part.token_ids, part.start):
+                if self.aborting and position > part.start:
+                    raise DecodeAborted
+                self._read(part.slot, position, token_id)
+
+    def decode(self, rows: Sequence[DecodeRow]) -> None:
+        self.aborting = False
+        self.calls.append(("decode", *(row.slot for row in rows)))
+        self.during_decode()
+        self._raise_if_broken()
+        assert [row.slot for row in rows] == sorted({row.slot for row in rows})
+        self.rows = rows
+        for row in rows:
+            if self.aborting:
+                raise DecodeAborted
+            self._read(row.slot, row.position, row.token_id)
+
+    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> FakeSampler:
+        if any(token_id > END for token_id in sampling.logit_bias):
+            raise InvalidRequest("logit_bias names a token that the model does not have.")
+        self.samplers.append(FakeSampler(self, sampling))
+        return self.samplers[-1]
+
+    def resident(self, slot: int) -> int:
+        return len(self.slots[slot])
+
+    def trim(self, slot: int, length: int) -> int:
+        assert length <= len(self.slots[slot])
+        del self.slots[slot][length:]
+        return length
+
+    def fork(self, source: int, target: int, length: int) -> int:
+        assert source != target
+        self.calls.append(("fork", source, target, length))
+        self.slots[target] = self.slots[source][:length]
+        return len(self.slots[target])
+
+    def abort(self) -> None:
+        self.aborting = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _read(self, slot: int, position: int, token_id: int) -> None:
+        held = self.slots[slot]
+        assert position == len(held), f"slot {slot} holds {len(held)}, not {position}"
+        assert position < self.slot_length, f"slot {slot} is full"
+        held.append(token_id)
+
+    def _raise_if_broken(self) -> None:
+        if self.broken is not None:
+            error, self.broken = self.broken, None
+            raise error
