@@ -100,7 +100,8 @@ async function toError(response) {
 async function explain(response) {
   const fallback = `The service answered ${response.status} ${response.statusText}`.trim() + ".";
   try {
-    const { detail } = await response.json();
+    const { detail, reason } = await response.json();
+    if (reason) return sentence(reason); // says more than the short `detail` of older clients
     if (Array.isArray(detail)) return sentence(detail.map((fault) => fault.msg).join("; "));
     return detail ? sentence(detail) : fallback;
   } catch {

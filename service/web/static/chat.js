@@ -162,7 +162,7 @@ class Answer {
 
   /** "212 tokens · 24.1 tokens/s", and why it ended when that is not plain to see. */
   facts() {
-    const count = this.last.completion_tokens ?? this.last.tokens_used ?? this.numPieces;
+    const count = this.last.completion_tokens ?? this.numPieces;
     const facts = [`${count} ${count === 1 ? "token" : "tokens"}`];
     const seconds = (this.ended - this.began) / 1000;
     // The first token came with the start of the clock, so it is not part of the pace.

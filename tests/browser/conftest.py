@@ -1,0 +1,137 @@
+"""A real Chromium, and the real application on a real port, with a fake engine behind it.
+
+Server, engine and browser share one event loop, so a test lets the engine write a token and looks
+at the page, without sleeping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvicorn
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from service.api.app import create_app
+from service.settings import Settings
+from service.store.database import open_store
+from tests.fakes.engine import FakeEngine
+
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The page is all that may be loaded: no updates, no components, no other protocols.
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    async with async_playwright() as playwright:
+        bundled = Path(playwright.chromium.executable_path)
+        if program is None and not bundled.exists():
+            pytest.skip("no Chromium here; install the system's `chromium` package")
+        browser = await playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def address(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
+    """Where the application answers, as `http://127.0.0.1:PORT`."""
+    settings = Settings(state_dir=tmp_path)
+    store = await open_store(settings)
+    app = create_app(settings, engine, store)
+    async with served(app) as url:
+        yield url
+    await store.aclose()
+
+
+class served:  # noqa: N801 - reads as the verb it is
+    """Serve an ASGI application on a free port for as long as the block lasts."""
+
+    def __init__(self, app: Any) -> None:
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none")
+        self.server = uvicorn.Server(config)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+
+    async def __aenter__(self) -> str:
+        self.running = asyncio.create_task(self.server._serve([self.socket]))
+        while not self.server.started and not self.running.done():
+            await asyncio.sleep(0.01)
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        await self.running
+        self.socket.close()
+
+
+@dataclass
+class Visitor:
+    """Somebody with the page open. `complaints` holds every error the browser reported."""
+
+    page: Page
+    complaints: list[str]
+
+    async def ask(self, text: str) -> None:
+        await self.page.get_by_label("Message").fill(text)
+        await self.page.keyboard.press("Enter")
+
+    @property
+    def answers(self) -> Any:
+        return self.page.locator(".answer")
+
+    @property
+    def prose(self) -> Any:
+        return self.page.locator(".answer .prose").last
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(chromium: Browser) -> AsyncIterator[BrowserContext]:
+    async with await chromium.new_context() as made:
+        made.set_default_timeout(10_000)
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(context: BrowserContext, address: str) -> AsyncIterator[Visitor]:
+    """A visitor on the page; fails the test if the browser complained about anything."""
+    made = await visit(context, address)
+    yield made
+    assert made.complaints == []
+
+
+async def visit(context: BrowserContext, address: str) -> Visitor:
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(f"uncaught: {error}"))
+    page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+    page.on("console", lambda said: complaints.append(said.text) if _is_fault(said) else None)
+    await page.goto(address)
+    await page.wait_for_selector("html[data-ready]")
+    return Visitor(page, complaints)
+
+
+def _is_fault(message: Any) -> bool:
+    """Errors and violations of the security policy; a refused request is no fault of the page."""
+    refused = message.text.startswith("Failed to load resource") and "503" in message.text
+    return message.type == "error" and not refused
