@@ -1,0 +1,1 @@
+"""How fast an answer comes, next to llama.cpp's own tools on the same model and machine."""
