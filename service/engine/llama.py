@@ -31,6 +31,9 @@ from service.settings import EngineSettings
 _decode = library.function("llama_decode", ctypes.c_int32, ctypes.c_void_p, llama.llama_batch)
 _get_logits = library.function("llama_get_logits", ctypes.c_void_p, ctypes.c_void_p)
 
+# Few, because they take as long as a real prompt; what counts is that memory has been touched.
+_WARM_UP_TOKENS = 16
+
 # llama_decode's answers.
 _DONE, _NO_ROOM, _ABORTED, _INVALID = 0, 1, 2, -1
 
@@ -133,11 +136,11 @@ class LlamaRunner:
         self._take_logits(count)
 
     def warm_up(self) -> None:
-        """Run the shapes that the first requests will need, so that they don't pay for them."""
-        token_id = next(i for i in range(self._vocabulary.size) if not self.is_end(i))
-        length = min(self.max_batch_tokens, self.slot_length - 1)
-        self.prefill([PrefillPart(0, 0, [token_id] * length)])
-        self.decode([DecodeRow(0, length, token_id)])
+        """Touch all weights and run the shapes of the first requests, so that they don't pay."""
+        token_id = self._ordinary_token()
+        chunk = min(_WARM_UP_TOKENS, self.max_batch_tokens, self.slot_length - 1)
+        self.prefill([PrefillPart(0, 0, [token_id] * chunk)])
+        self.decode([DecodeRow(0, chunk, token_id)])
         self.trim(0, 0)
         self.decode([DecodeRow(slot, 0, token_id) for slot in range(self.num_slots)])
         for slot in range(self.num_slots):
@@ -249,9 +252,12 @@ class LlamaRunner:
         logits: Row = self._logits[row]
         return logits
 
+    def _ordinary_token(self) -> int:
+        return next(i for i in range(self._vocabulary.size) if not self.is_end(i))
+
     def _probe_trim(self) -> bool:
         """Whether the end of a slot can be forgotten; recurrent memory can only be emptied."""
-        token_id = next(i for i in range(self._vocabulary.size) if not self.is_end(i))
+        token_id = self._ordinary_token()
         self.prefill([PrefillPart(0, 0, [token_id, token_id])])
         can_trim = bool(llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
         llama.llama_memory_seq_rm(self._memory, 0, -1, -1)

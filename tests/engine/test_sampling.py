@@ -1,0 +1,237 @@
+"""Choosing a token from a row of logits; no model is needed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.errors import InvalidRequest
+from service.domain.sampling import Sampling
+from service.engine.runner import RunnerError
+from service.engine.sampling import STAGES, Row, RowSampler, choose
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def row(*logits: float) -> Row:
+    return np.array(logits, np.float32)
+
+
+def sampler(
+    sampling: Sampling, logits: Row, tail: Sequence[int] = (), suppressed: Sequence[int] = ()
+) -> RowSampler:
+    return RowSampler(
+        sampling,
+        lambda _: logits,
+        vocabulary_size=logits.size,
+        suppressed=suppressed,
+        prompt_tail=tail,
+    )
+
+
+def shares(sampling: Sampling, logits: Row, draws: int = 4000) -> dict[int, float]:
+    """How often each token is chosen over evenly spaced draws: the exact distribution."""
+    counts = Counter(choose(logits, sampling, (i + 0.5) / draws) for i in range(draws))
+    return {token: count / draws for token, count in counts.items()}
+
+
+def softmax(logits: Row, temperature: float = 1.0) -> np.ndarray[Any, np.dtype[np.float64]]:
+    weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    return np.asarray(weights / weights.sum())
+
+
+def lumpy(size: int, seed: int = 0) -> Row:
+    """Logits shaped like a language model's: a bulk far below, a few tokens on top."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2.5, size).astype(np.float32)
+    logits[rng.integers(0, size, 40)] += np.linspace(14, 24, 40).astype(np.float32)
+    return logits
+
+
+def test_every_sampling_field_has_a_stage() -> None:
+    assert set(STAGES) == {f.name for f in fields(Sampling)}
+
+
+@pytest.mark.parametrize(
+    ("change", "tail"),
+    [
+        ({"temperature": 0.5}, ()),
+        ({"top_k": 1}, ()),
+        ({"top_p": 0.1}, ()),
+        ({"min_p": 0.9}, ()),
+        ({"typical_p": 0.1}, ()),
+        ({"repeat_penalty": 2.0}, (3,)),
+        ({"repeat_penalty": 2.0, "repeat_last_n": 0}, (3,)),
+        ({"presence_penalty": 1.0}, (3,)),
+        ({"frequency_penalty": 1.0}, (3,)),
+        ({"seed": 8}, ()),
+        ({"logit_bias": {2: 3.0}}, ()),
+    ],
+    ids=lambda v: ",".join(v) if isinstance(v, dict) else "",
+)
+def test_every_field_changes_what_is_chosen(change: dict[str, Any], tail: tuple[int, ...]) -> None:
+    logits = row(0.0, 0.5, 1.0, 1.5)
+    if "repeat_last_n" in change:
+        plain = Sampling(seed=7, repeat_penalty=2.0)
+    else:
+        plain = Sampling(seed=7)
+    one, other = sampler(plain, logits, tail), sampler(replace(plain, **change), logits, tail)
+    assert [one.sample(0) for _ in range(100)] != [other.sample(0) for _ in range(100)]
+
+
+def test_temperature_zero_takes_the_best_token() -> None:
+    assert sampler(GREEDY, row(0, 3, 1)).sample(0) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_without_truncation_the_shares_are_the_softmax(temperature: float) -> None:
+    logits = row(0.0, 1.0, 2.0, -1.0)
+    expected = softmax(logits, temperature)
+    for token, share in shares(Sampling(temperature=temperature), logits).items():
+        assert share == pytest.approx(expected[token], abs=5e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5])
+def test_looking_at_survivors_only_keeps_the_shares(temperature: float) -> None:
+    logits = lumpy(151_936)
+    expected = softmax(logits, temperature)
+    found = shares(Sampling(temperature=temperature), logits, draws=500)
+    for token in np.argsort(expected)[-5:]:
+        assert found.get(int(token), 0.0) == pytest.approx(expected[token], abs=4e-3)
+
+
+def test_a_flat_distribution_is_sampled_whole() -> None:
+    logits = np.zeros(50_000, np.float32)
+    chosen = sorted(choose(logits, Sampling(), (i + 0.5) / 100) for i in range(100))
+    assert np.allclose(chosen, np.arange(250, 50_000, 500), atol=1)
+
+
+def test_top_k_leaves_the_k_best() -> None:
+    assert set(shares(Sampling(top_k=2), row(0, 1, 2, 3))) == {2, 3}
+
+
+def test_top_p_leaves_the_fewest_that_hold_the_mass() -> None:
+    logits = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    assert set(shares(Sampling(top_p=0.65), logits)) == {2, 3}
+    assert set(shares(Sampling(top_p=0.75), logits)) == {1, 2, 3}
+
+
+def test_min_p_leaves_those_likely_enough_beside_the_best() -> None:
+    logits = np.log(np.array([0.05, 0.15, 0.3, 0.5], np.float32))
+    assert set(shares(Sampling(min_p=0.5), logits)) == {2, 3}
+
+
+def test_typical_drops_the_all_too_obvious() -> None:
+    logits = np.log(np.array([0.5, *[0.025] * 20], np.float32))
+    assert 0 not in shares(Sampling(typical_p=0.4), logits)
+
+
+@pytest.mark.parametrize(
+    "extreme", [Sampling(top_p=0.0), Sampling(min_p=1.0), Sampling(typical_p=0.0)]
+)
+def test_at_least_one_token_is_left(extreme: Sampling) -> None:
+    assert choose(row(0, 1, 5, 1), extreme, 0.999999) == 2
+
+
+def test_truncation_comes_before_temperature() -> None:
+    logits = np.log(np.array([0.01, 0.04, 0.95], np.float32))
+    assert set(shares(Sampling(temperature=2.0, min_p=0.1), logits)) == {2}
+
+
+@given(
+    logits=st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40),
+    draw=st.floats(0, 1, exclude_max=True),
+    top_k=st.integers(0, 50),
+    top_p=st.floats(0, 1),
+    min_p=st.floats(0, 1),
+    temperature=st.floats(0.01, 2),
+)
+def test_whatever_the_options_the_choice_is_one_of_the_kept(
+    logits: list[float], draw: float, top_k: int, top_p: float, min_p: float, temperature: float
+) -> None:
+    options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    values = row(*logits)
+    chosen = choose(values, options, draw)
+    assert 0 <= chosen < values.size
+    if top_k:
+        assert np.sum(values > values[chosen]) < top_k
+    if min_p:
+        assert math.exp(values[chosen] - values.max()) >= min_p * 0.999
+
+
+def test_a_penalty_demotes_a_recent_token_and_promotes_one_beyond_the_candidates() -> None:
+    logits = lumpy(151_936)
+    best = int(logits.argmax())
+    bulk = int(logits.argmin())
+    repeated = sampler(replace(GREEDY, presence_penalty=2.0, repeat_penalty=10.0), logits, [best])
+    assert repeated.sample(0) != best
+    promoted = sampler(replace(GREEDY, logit_bias={bulk: 100.0}), logits)
+    assert promoted.sample(0) == bulk
+
+
+def test_penalties_follow_llama_cpp() -> None:
+    options = Sampling(
+        temperature=0, repeat_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25
+    )
+    # Token 0, seen twice: 4 / 2 - 2 * 0.5 - 0.25 = 0.75; token 1, unseen: 0.8.
+    assert sampler(options, row(4.0, 0.8, -9), [0, 0]).sample(0) == 1
+    assert sampler(options, row(4.0, 0.7, -9), [0, 0]).sample(0) == 0
+    # Below zero the repeat penalty multiplies: -1 * 2 - 0.5 - 0.25 = -2.75.
+    assert sampler(options, row(-1.0, -2.7), [0]).sample(0) == 1
+    assert sampler(options, row(-1.0, -2.8), [0]).sample(0) == 0
+
+
+def test_the_window_forgets() -> None:
+    options = replace(GREEDY, frequency_penalty=2.0, repeat_last_n=1)
+    one = sampler(options, row(1.0, 0.0), [1, 0])
+    assert [one.sample(0) for _ in range(4)] == [1, 0, 1, 0]
+
+
+def test_sampling_leaves_the_row_as_it_was() -> None:
+    logits = lumpy(1000)
+    before = logits.copy()
+    options = Sampling(seed=1, repeat_penalty=1.3, logit_bias={3: 5.0})
+    sampler(options, logits, [3, 4], suppressed=[5]).sample(0)
+    assert np.array_equal(logits, before)
+
+
+def test_suppressed_tokens_are_never_chosen_even_with_a_bias() -> None:
+    one = sampler(replace(GREEDY, logit_bias={1: 100.0}), row(0, 1, 0.5), suppressed=[1])
+    assert one.sample(0) == 2
+
+
+def test_a_seed_repeats_and_no_seed_does_not() -> None:
+    logits = np.zeros(1000, np.float32)
+
+    def first_ten(seed: int | None) -> list[int]:
+        one = sampler(Sampling(seed=seed), logits)
+        return [one.sample(0) for _ in range(10)]
+
+    assert first_ten(2**64 - 1) == first_ten(2**64 - 1)
+    assert first_ten(None) != first_ten(None)
+
+
+def test_a_bias_on_an_unknown_token_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="names token 4; the model has tokens 0 to 3"):
+        sampler(Sampling(logit_bias={4: 1.0}), row(0, 0, 0, 0))
+
+
+def test_a_closed_sampler_refuses() -> None:
+    one = sampler(GREEDY, row(1.0))
+    one.close()
+    with pytest.raises(RunnerError, match="closed"):
+        one.sample(0)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_logits_that_are_not_numbers_are_an_error(broken: float) -> None:
+    with pytest.raises(RunnerError, match="not numbers"):
+        choose(row(0.0, broken, 1.0), Sampling(), 0.5)
