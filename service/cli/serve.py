@@ -1,0 +1,181 @@
+"""`parley serve`: checks everything that can be checked before a start, then turns into the
+supervisor: same process, same pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from service import __version__
+from service.cli.memory import check_fits
+from service.domain.errors import ConfigurationError, ModelFileError
+from service.models.gguf import check_model_file
+from service.models.registry import ModelSource, resolve
+from service.settings import Settings, child_environment, load_settings
+
+# What gunicorn's own script does. It puts the present directory in front of all packages, so ours
+# must be known before it looks: `service` is a common name for a directory.
+GUNICORN = "import sys, service; from gunicorn.app.wsgiapp import run; sys.exit(run())"
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on.  [default: 8000]",
+)
+@click.option(
+    "--model",
+    metavar="NAME|PATH",
+    help="A catalogue name, REPO:FILE on the model hub, or a .gguf file.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    help="HTTP worker processes.  [default: 2]",
+)
+@click.option(
+    "--stand-in",
+    metavar="NAME|PATH",
+    help="A model on this machine that answers while the other one is being fetched.",
+)
+@click.option("--offline", is_flag=True, default=None, help="Never contact the model hub.")
+def serve(
+    host: str | None,
+    port: int | None,
+    model: str | None,
+    workers: int | None,
+    stand_in: str | None,
+    offline: bool | None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    \b
+    Examples:
+      parley serve --model pocket
+      parley serve --model /models/mine.gguf --port 9000
+      parley serve --model qwen2.5-1.5b-instruct --stand-in pocket
+
+    Options win over PARLEY_ variables; `parley config show` lists those.
+    """
+    given: dict[str, dict[str, Any]] = {
+        "api": {"host": host, "port": port, "workers": workers},
+        "model": {"name": model, "stand_in": stand_in, "offline": offline},
+    }
+    settings = load_settings(
+        {
+            group: {name: value for name, value in values.items() if value is not None}
+            for group, values in given.items()
+        }
+    )
+    plan = make_plan(settings, readable=is_readable(settings))
+    become_supervisor(settings, plan)
+
+
+def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
+    """What the supervisor has to do (`service.supervisor.plan`), as JSON values.
+
+    Raises `ModelNotFound`, `ModelFileError` or `ConfigurationError` for models that cannot be
+    served.
+    """
+    models_dir = settings.state_dir.absolute() / "models"
+    source = resolve(settings.model.name)
+    wanted = _usable_path(source, models_dir, settings)
+    stand_in = _stand_in(settings, source, models_dir)
+    notice = None
+    if wanted is None and settings.model.offline:
+        notice = _why_missing(source, models_dir)
+        if stand_in is None:
+            raise ConfigurationError(notice)
+        notice = f"{notice} {stand_in['name']} answers instead."
+    fetch = None if wanted is not None or settings.model.offline else settings.model.name
+    return {
+        "version": __version__,
+        "wanted": {"name": source.name, "path": str(wanted) if wanted else None},
+        "stand_in": stand_in,
+        "notice": notice,
+        "host": settings.api.host,
+        "port": settings.api.port,
+        "unix_socket": _absolute(settings.api.unix_socket),
+        "runtime_dir": _absolute(settings.runtime_dir),
+        "drain_seconds": settings.drain_seconds,
+        "stall_seconds": settings.engine.stall_seconds,
+        "load_timeout_seconds": settings.engine.load_timeout_seconds,
+        "log_level": settings.log.level,
+        "readable": readable,
+        "commands": child_commands(settings, fetch),
+    }
+
+
+def child_commands(settings: Settings, fetch: str | None) -> dict[str, list[str] | None]:
+    """The children's programs. `-P`: what lies in the present directory is not ours."""
+    python = [sys.executable, "-P", "-m"]
+    state_dir = str(settings.state_dir.absolute())
+    return {
+        "engine": [*python, "service.engine"],
+        "http": [
+            *(sys.executable, "-P", "-c", GUNICORN),
+            *("--config", "python:service.gunicorn_conf", "service.api.app:create_app()"),
+        ],
+        "download": (
+            [*python, "service.models", "pull", fetch, "--state-dir", state_dir] if fetch else None
+        ),
+    }
+
+
+def become_supervisor(settings: Settings, plan: dict[str, Any]) -> NoReturn:
+    """Replace this process. The supervisor is told everything in its plan and environment."""
+    absolute = settings.model_copy(update={"state_dir": settings.state_dir.absolute()})
+    command = [sys.executable, "-P", "-m", "service.supervisor", json.dumps(plan)]
+    os.execve(sys.executable, command, child_environment(absolute))  # noqa: S606  # no shell wanted
+
+
+def is_readable(settings: Settings) -> bool:
+    """Whether a person reads the log."""
+    chosen = settings.log.format
+    return chosen == "console" or (chosen == "auto" and sys.stderr.isatty())
+
+
+def _usable_path(source: ModelSource, models_dir: Path, settings: Settings) -> Path | None:
+    """The model's checked file; None when it has to be fetched first."""
+    if source.needs_hub and not source.is_present(models_dir):
+        return None
+    path = source.local_path(models_dir)
+    check_fits(check_model_file(path), settings.engine)
+    return path
+
+
+def _stand_in(
+    settings: Settings, wanted: ModelSource, models_dir: Path
+) -> dict[str, str | None] | None:
+    if settings.model.stand_in is None:
+        return None
+    source = resolve(settings.model.stand_in)
+    if source.name == wanted.name:
+        return None
+    path = _usable_path(source, models_dir, settings)
+    if path is None:
+        raise ModelFileError(
+            f"The stand-in {source.name} is not on this machine; choose one that is, "
+            "such as pocket, which is built in."
+        )
+    return {"name": source.name, "path": str(path)}
+
+
+def _why_missing(source: ModelSource, models_dir: Path) -> str:
+    return (
+        f"{source.name} is not on this machine (it would be {source.local_path(models_dir)}), "
+        "and PARLEY_MODEL__OFFLINE forbids fetching it."
+    )
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.absolute()) if path is not None else None

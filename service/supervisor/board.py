@@ -1,0 +1,110 @@
+"""Where workers read what the supervisor sees: `service.ipc.status` lines on a unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from service.ipc.status import ServiceStatus, to_line
+from service.supervisor.loop import Loop
+
+# A worker that has not read this much is stuck; it reconnects when it comes back to life.
+MAX_UNSENT_BYTES = 256 * 1024
+
+
+class Board:
+    """The present status, told to each reader when it comes and whenever it changes.
+
+    `on_reader` is called when somebody starts to read.
+    """
+
+    def __init__(self, loop: Loop, path: Path, on_reader: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_reader = on_reader
+        self._status = ServiceStatus()
+        self._unsent: dict[socket.socket, bytearray] = {}
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(os.fspath(path))
+        path.chmod(0o600)
+        self._listener.listen(128)
+        self._listener.setblocking(False)
+        loop.watch(self._listener.fileno(), selectors.EVENT_READ, self._accept)
+
+    @property
+    def num_readers(self) -> int:
+        return len(self._unsent)
+
+    def show(self, status: ServiceStatus) -> None:
+        """Tell everybody, if it is news."""
+        if status == self._status:
+            return
+        self._status = status
+        line = to_line(status)
+        for reader in list(self._unsent):
+            self._send(reader, line)
+
+    def close(self) -> None:
+        for reader in list(self._unsent):
+            self._drop(reader)
+        self._loop.unwatch(self._listener.fileno())
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            reader, _ = self._listener.accept()
+            reader.setblocking(False)
+            self._unsent[reader] = bytearray()
+            self._loop.watch(
+                reader.fileno(), selectors.EVENT_READ, lambda: self._notice_end(reader)
+            )
+            self._send(reader, to_line(self._status))
+            self._on_reader()
+
+    def _notice_end(self, reader: socket.socket) -> None:
+        """Readers say nothing; that one can be read means it has gone (or is not one of ours)."""
+        try:
+            gone = not reader.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._drop(reader)
+
+    def _send(self, reader: socket.socket, line: bytes) -> None:
+        self._unsent[reader] += line
+        if len(self._unsent[reader]) > MAX_UNSENT_BYTES:
+            self._drop(reader)
+        else:
+            self._flush(reader)
+
+    def _flush(self, reader: socket.socket) -> None:
+        unsent = self._unsent[reader]
+        try:
+            sent = reader.send(unsent) if unsent else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(reader)
+            return
+        del unsent[:sent]
+        if unsent:
+            events = selectors.EVENT_READ | selectors.EVENT_WRITE
+            self._loop.watch(reader.fileno(), events, lambda: self._go_on(reader))
+        else:
+            events = selectors.EVENT_READ
+            self._loop.watch(reader.fileno(), events, lambda: self._notice_end(reader))
+
+    def _go_on(self, reader: socket.socket) -> None:
+        self._notice_end(reader)
+        if reader in self._unsent:
+            self._flush(reader)
+
+    def _drop(self, reader: socket.socket) -> None:
+        self._loop.unwatch(reader.fileno())
+        del self._unsent[reader]
+        reader.close()

@@ -1,0 +1,167 @@
+"""Telling: the workers over the board, systemd, and whoever reads the log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from service.ipc.status import DownloadStatus, EngineState, Phase, ServiceStatus
+from service.supervisor.board import Board
+from service.supervisor.engine import Seat, retry_after_seconds, why_hung
+from service.supervisor.fleet import Fleet
+from service.supervisor.journal import Journal
+from service.supervisor.loop import Loop
+from service.supervisor.notify import EXTENSION_SECONDS, Systemd
+from service.supervisor.plan import Plan
+from service.supervisor.runtime import RuntimeDir
+
+# Progress is told at most this often; everything else at once.
+PROGRESS_SECONDS = 0.25
+
+
+class Herald:
+    """Puts the status together from what the fleet and the download are, and spreads it."""
+
+    def __init__(
+        self, plan: Plan, runtime: RuntimeDir, loop: Loop, fleet: Fleet, systemd: Systemd
+    ) -> None:
+        self._plan = plan
+        self._loop = loop
+        self._fleet = fleet
+        self._systemd = systemd
+        self._journal: Journal = fleet.journal
+        self._board = Board(loop, runtime.status_socket, self._tell_if_ready)
+        self._status = ServiceStatus(wanted_model=plan.wanted.name)
+        self._shown: object = None
+        self._progress_due = False
+        self._told_tenths = 0
+        self._told_model: str | None = None
+        self._started = loop.now()
+        self.trouble = plan.notice
+        self.download: DownloadStatus | None = None
+        self._look_after_systemd()
+
+    def publish(self) -> None:
+        """Tell what has changed; mere progress a little later."""
+        shape = (
+            [(s.model.name, s.last_id, s.engine and s.engine.state) for s in self._fleet.seats],
+            self._status.phase,
+            self.trouble,
+            self.download is None,
+        )
+        if shape != self._shown:
+            self._shown = shape
+            self._show()
+        elif not self._progress_due:
+            self._progress_due = True
+            self._loop.call_in(PROGRESS_SECONDS, self._show_progress)
+
+    def drain(self, deadline_unix: float) -> None:
+        """Say that nothing new is taken any more."""
+        self._systemd.stopping("Finishing running answers")
+        self._status = replace(
+            self._status, phase=Phase.DRAINING, drain_deadline_unix=deadline_unix
+        )
+        self.publish()
+
+    def close(self) -> None:
+        self._board.close()
+
+    def _show_progress(self) -> None:
+        self._progress_due = False
+        self._show()
+        if self._told_model is None:
+            self._systemd.status(self._progress_sentence())
+        if self.download is not None and self.download.num_bytes_total:
+            tenths = 10 * self.download.num_bytes_done // self.download.num_bytes_total
+            if tenths > self._told_tenths:
+                self._told_tenths = tenths
+                self._journal.info(
+                    "download_progressed",
+                    self._progress_sentence(),
+                    model=self.download.model,
+                    done=self.download.num_bytes_done,
+                    total=self.download.num_bytes_total,
+                )
+
+    def _show(self) -> None:
+        current = self._fleet.current
+        phase = self._status.phase
+        if phase is Phase.STARTING and current is not None:
+            phase = Phase.SERVING
+        notice = self.trouble or usual_notice(self._plan, self._fleet.seats, self.download)
+        self._status = replace(
+            self._status,
+            phase=phase,
+            current=current.last_id if current is not None else None,
+            engines=tuple(s for seat in self._fleet.seats if (s := seat.status()) is not None),
+            download=self.download,
+            notice=notice,
+            num_engine_restarts=self._fleet.num_restarts,
+            retry_after_seconds=retry_after_seconds(self._fleet.seats, self._loop.now()),
+        )
+        self._board.show(self._status)
+        self._tell_if_ready()
+
+    def _tell_if_ready(self) -> None:
+        """Say so once an engine is ready and a worker is there to ask it."""
+        current = self._fleet.current
+        if current is None or not self._board.num_readers or self._status.phase is Phase.DRAINING:
+            return
+        model = current.model.name
+        if self._told_model is None:
+            seconds = self._loop.now() - self._started
+            self._systemd.ready(f"{model} answers on {self._plan.address}")
+            self._journal.info(
+                "service_ready",
+                f"{model} answers on {self._plan.address} (after {seconds:.1f} s).",
+                model=model,
+                address=self._plan.address,
+                seconds=round(seconds, 3),
+            )
+        elif model != self._told_model:
+            self._systemd.status(f"{model} answers on {self._plan.address}")
+            self._journal.info("model_switched", f"{model} answers from now on.", model=model)
+        self._told_model = model
+
+    def _progress_sentence(self) -> str:
+        if self.download is not None:
+            return download_sentence(self.download)
+        loading = [s for s in self._status.engines if s.state is EngineState.LOADING]
+        if loading:
+            return f"Loading {loading[-1].model}: {loading[-1].progress:.0%}"
+        return self._status.notice or "Starting"
+
+    def _look_after_systemd(self) -> None:
+        """Signs of life, while every engine that should make progress does."""
+        interval = min((self._systemd.watchdog_seconds or 30.0) / 3, EXTENSION_SECONDS / 3)
+        now, limit = self._loop.now(), self._plan.stall_seconds
+        engines = [s.engine for s in self._fleet.seats if s.engine is not None]
+        if self._systemd.watchdog_seconds is not None and not any(
+            why_hung(engine, now, limit) for engine in engines
+        ):
+            self._systemd.alive()
+        if self._status.phase is Phase.STARTING:
+            self._systemd.extend()
+        if self._systemd.address is not None:
+            self._loop.call_in(interval, self._look_after_systemd)
+
+
+def usual_notice(plan: Plan, seats: list[Seat], download: DownloadStatus | None) -> str | None:
+    """Why the wanted model does not answer although nothing is wrong; None when it does."""
+    if any(seat.is_ready and seat.model.name == plan.wanted.name for seat in seats):
+        return None
+    stand_in = plan.stand_in
+    helps = stand_in is not None and any(s.model.name == stand_in.name for s in seats)
+    until = f"; {stand_in.name} answers until then" if stand_in is not None and helps else ""
+    if download is not None:
+        return f"{plan.wanted.name} is being fetched{until}."
+    return f"{plan.wanted.name} is being loaded{until}."
+
+
+def download_sentence(download: DownloadStatus) -> str:
+    """How far a download is, for people."""
+    done = download.num_bytes_done / 1e6
+    if not download.num_bytes_total:
+        return f"Fetching {download.model}: {done:.0f} MB"
+    total = download.num_bytes_total / 1e6
+    return f"Fetching {download.model}: {done:.0f} of {total:.0f} MB ({done / total:.0%})"

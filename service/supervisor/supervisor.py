@@ -1,0 +1,240 @@
+"""The course of the service: start, stand-in and switch, drain, stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from service.supervisor.children import Child, Children, describe_exit
+from service.supervisor.engine import Seat
+from service.supervisor.fetch import Fetch
+from service.supervisor.fleet import Fleet
+from service.supervisor.herald import Herald
+from service.supervisor.journal import Journal
+from service.supervisor.loop import Loop
+from service.supervisor.notify import Systemd
+from service.supervisor.plan import Model, Plan
+from service.supervisor.refusal import EXIT_FAILED, EXIT_MISCONFIGURED, Refusal
+from service.supervisor.runtime import RuntimeDir
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# A model on the disk that is not ready by then lets the stand-in answer first.
+STAND_IN_AFTER_SECONDS = 2.0
+# Engines end what is left shortly before the drain is over; then they get this much more.
+ENGINE_GRACE_SECONDS = 2.0
+# gunicorn's workers flush their last bytes: the time that gunicorn_conf gives them, and some.
+HTTP_GRACE_SECONDS = 8.0
+STOP_NOW_SECONDS = 1.5
+
+
+class Supervisor:
+    """Owns the children and decides what becomes of them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        runtime: RuntimeDir,
+        environment: dict[str, str],
+        systemd: Systemd,
+        journal: Journal,
+    ) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._loop = Loop()
+        self._children = Children(self._loop, environment, journal)
+        self._fleet = Fleet(plan, runtime, self._loop, self._children, self)
+        self._herald = Herald(plan, runtime, self._loop, self._fleet, systemd)
+        self._http: Child | None = None
+        self._fetch: Fetch | None = None
+        self._refusal: Refusal | None = None
+        self._draining = self._stopping_http = self._stopping_now = False
+
+    @property
+    def journal(self) -> Journal:
+        return self._journal
+
+    # ------------------------------------------------------------------------------- start
+
+    def run(self, listener_fd: int) -> None:
+        """Serve on a listening socket until stopped; no child is left afterwards.
+
+        Raises `Refusal` where the service cannot do its work.
+        """
+        self._loop.on_signals(STOP_SIGNALS, self.stop)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # children inherit the mask
+        self._start(listener_fd)
+        while self._children or not self._draining:
+            self._loop.run_once()
+        self._herald.close()
+        self._loop.close()
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _start(self, listener_fd: int) -> None:
+        # The model first: it is what everybody waits for.
+        if self._plan.wanted.path is not None:
+            self._fleet.start(self._plan.wanted)
+            self._loop.call_in(STAND_IN_AFTER_SECONDS, self._bring_stand_in)
+        else:
+            self._bring_stand_in()
+        self._http = self._children.spawn(
+            "http",
+            [*self._plan.commands.http, "--bind", f"fd://{listener_fd}"],
+            on_exit=self._http_ended,
+            lend=[listener_fd],
+        )
+        if self._plan.wanted.path is None:
+            self._start_fetch()
+        self._herald.publish()
+
+    def _start_fetch(self) -> None:
+        wanted, command, stand_in = self._plan.wanted, self._plan.commands.download, None
+        if self._plan.stand_in is not None:
+            stand_in = self._plan.stand_in.name
+        if command is None:
+            self._journal.warning("model_missing", self._plan.notice, model=wanted.name)
+            return
+        self._journal.info(
+            "download_started",
+            f"{wanted.name} is not on this machine yet and is being fetched"
+            + (f"; {stand_in} answers until then." if stand_in else "."),
+            model=wanted.name,
+            stand_in=stand_in,
+        )
+        self._fetch = Fetch(wanted, command, self._loop, self._children, self)
+        self._fetch.start()
+        self._herald.download = self._fetch.status
+
+    def _bring_stand_in(self) -> None:
+        """Start the stand-in, where there is one and nothing answers yet."""
+        stand_in = self._plan.stand_in
+        if stand_in is None or stand_in.path is None or self._draining:
+            return
+        if self._fleet.current is None and self._fleet.seat_of(stand_in) is None:
+            self._fleet.start(stand_in)
+
+    # ------------------------------------------------------------------------ what engines do
+
+    def engines_changed(self) -> None:
+        self._herald.publish()
+        if self._draining:
+            self._stop_http_after_engines()
+
+    def engine_ready(self, seat: Seat) -> None:
+        wanted = seat.model.name == self._plan.wanted.name
+        if wanted:
+            self._herald.trouble = None
+        # Workers must know the new engine before an old one begins to refuse.
+        self._herald.publish()
+        if wanted:
+            for other in [s for s in self._fleet.seats if s is not seat and not s.retired]:
+                self._fleet.retire(other)
+
+    def model_failed(self, seat: Seat, reason: str, *, crashed: bool) -> None:
+        stand_in = self._plan.stand_in
+        if stand_in is not None and seat.model.name == self._plan.wanted.name:
+            self._stay_on(stand_in, reason)
+            return
+        others = bool(self._fleet.seats) or self._herald.download is not None
+        if stand_in is not None and others:
+            self._journal.error("stand_in_failed", reason, model=seat.model.name)
+            return
+        self.fail(reason, EXIT_FAILED if crashed else EXIT_MISCONFIGURED)
+
+    # ------------------------------------------------------------------------ what downloads do
+
+    def fetch_progressed(self) -> None:
+        if self._fetch is not None:
+            self._herald.download = self._fetch.status
+            self._herald.trouble = None
+            self._herald.publish()
+
+    def fetched(self, model: Model) -> None:
+        self._journal.info("download_finished", f"{model.name} has arrived.", path=str(model.path))
+        self._herald.download = None
+        self._herald.trouble = None
+        self._fleet.start(model)
+
+    def fetch_failed(self, reason: str, retry_seconds: float | None) -> None:
+        if retry_seconds is None:
+            self._herald.download = None
+        if self._plan.stand_in is not None:
+            self._stay_on(self._plan.stand_in, reason, retry_seconds)
+        elif retry_seconds is None:
+            self.fail(reason, EXIT_MISCONFIGURED)
+        else:
+            self._say_trouble(reason, retry_seconds)
+
+    def _stay_on(self, stand_in: Model, reason: str, retry_seconds: float | None = None) -> None:
+        self._say_trouble(f"{reason} {stand_in.name} answers instead.", retry_seconds)
+        self._bring_stand_in()
+
+    def _say_trouble(self, sentence: str, retry_seconds: float | None) -> None:
+        self._herald.trouble = sentence
+        again = f" Trying again in {retry_seconds:g} s." if retry_seconds is not None else ""
+        self._journal.warning(
+            "model_unavailable",
+            sentence + again,
+            model=self._plan.wanted.name,
+            retry_in_seconds=retry_seconds,
+        )
+        self._herald.publish()
+
+    # ------------------------------------------------------------------------------- stop
+
+    def stop(self, signal_number: int) -> None:
+        """Let running answers finish, then go. The second time: go now."""
+        if self._draining:
+            self._stop_now()
+            return
+        self._journal.info(
+            "stop_requested",
+            "Stopping as soon as running answers are finished; once more stops at once.",
+            signal=signal.Signals(signal_number).name,
+        )
+        self._begin_to_stop(self._plan.drain_seconds)
+        self._fleet.drain()
+        self._loop.call_in(self._plan.drain_seconds + ENGINE_GRACE_SECONDS, self._fleet.kill)
+        self._stop_http_after_engines()
+
+    def fail(self, sentence: str, exit_code: int) -> None:
+        """Go now, because the service cannot do its work."""
+        if not self._draining:
+            self._refusal = Refusal(sentence, exit_code)
+        self._stop_now()
+
+    def _begin_to_stop(self, seconds: float) -> None:
+        self._draining = True
+        if self._fetch is not None:
+            self._fetch.cancel()
+        self._herald.drain(time.time() + seconds)
+
+    def _stop_now(self) -> None:
+        if self._stopping_now:
+            return
+        self._stopping_now = True
+        if not self._draining:
+            self._begin_to_stop(0.0)
+        self._fleet.kill()
+        if self._http is not None:
+            self._http.signal(signal.SIGQUIT)
+        self._loop.call_in(STOP_NOW_SECONDS, self._children.kill_all)
+
+    def _stop_http_after_engines(self) -> None:
+        """Workers outlive the engines, so that each stream gets its last event."""
+        if self._fleet.num_running or self._http is None or self._stopping_http:
+            return
+        self._stopping_http = True
+        self._http.signal(signal.SIGTERM)
+        self._loop.call_in(HTTP_GRACE_SECONDS, self._children.kill_all)
+
+    def _http_ended(self, returncode: int) -> None:
+        self._http = None
+        if self._draining:
+            return
+        why = {
+            3: ": a worker could not start; the reason is in the log above",
+            4: ": the application could not be loaded; the reason is in the log above",
+        }.get(returncode, "")
+        sentence = f"gunicorn, which serves HTTP, ended with {describe_exit(returncode)}{why}."
+        self.fail(sentence, EXIT_FAILED)
