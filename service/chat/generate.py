@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, Prompt
@@ -18,6 +18,8 @@ from service.ipc.client import EngineClient, Engines, EngineStream, Job
 from service.ipc.messages import Delta, Done
 from service.settings import ChatSettings
 
+SPARE_TOKENS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -26,6 +28,22 @@ class Answer:
     text: str
     reasoning: str
     finished: Finished
+
+
+class EventSource(Protocol):
+    """A generation, whoever wraps it."""
+
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
 
 
 class Generation:
@@ -100,6 +118,17 @@ class Chat:
         client = self._client_for(request)
         return await client.count_tokens(self._render(request, client.model))
 
+    async def fits(self, request: ChatRequest, room: int) -> bool:
+        """Whether the request's prompt leaves `room` tokens of the context for the answer. Raises
+        like `start`."""
+        client = self._client_for(request)
+        allowed = client.model.context_length - room
+        prompt = self._render(request, client.model)
+        # No token is shorter than a byte, but for a few that tokenizers put in front.
+        if sum(len(piece.text.encode()) for piece in prompt) + SPARE_TOKENS <= allowed:
+            return True
+        return await client.count_tokens(prompt) <= allowed
+
     def _client_for(self, request: ChatRequest) -> EngineClient:
         if len(request.messages) > self.settings.max_messages:
             raise InvalidRequest(
@@ -123,7 +152,7 @@ class Chat:
         return self._template.render(request.messages, request.tools, thinking=thinking)
 
 
-async def collect(generation: Generation) -> Answer:
+async def collect(generation: EventSource) -> Answer:
     """The whole answer; closes the generation. Raises the error of a generation that failed."""
     text: list[str] = []
     reasoning: list[str] = []

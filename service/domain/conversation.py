@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from service.domain.chat import Message
 from service.domain.errors import InvalidRequest
@@ -18,6 +19,31 @@ class Conversation:
     id: str
     principal_id: str
     messages: tuple[Message, ...] = ()
+
+
+class AnswerState(StrEnum):
+    """`WRITING`: it still grows. `CUT`: it ended early, and what was written is kept."""
+
+    WRITING = "writing"
+    COMPLETE = "complete"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a person said and what was answered."""
+
+    user: Message
+    answer: Message
+    state: AnswerState
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The last ended exchanges of a conversation, oldest first, out of `num_exchanges` in all."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    num_exchanges: int = 0
 
 
 def valid_conversation_id(text: str) -> str:

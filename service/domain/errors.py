@@ -93,6 +93,12 @@ class GenerationFailed(ServiceError):
     code = "generation_failed"
 
 
+class StoreUnavailable(ServiceError):
+    """What is kept on disk can't be read or written now: the disk is full, or the file broken."""
+
+    code = "store_unavailable"
+
+
 class ConfigurationError(ServiceError):
     """A setting or command-line value that stops the start (exit code 2)."""
 

@@ -1,16 +1,30 @@
-"""The workers' end of the socket to an engine, and the way to the engine that is current."""
+"""The workers' end of the sockets: what they ask of engines, and the way to the current one."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from service.domain.chat import Prompt
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
-from service.ipc.messages import Accepted, Delta, Done
-from service.ipc.status import ServiceStatus
+from service.ipc.connection import Connection, EngineLost
+from service.ipc.framing import FramingError
+from service.ipc.messages import Accepted, Counted, Delta, Done, Submit
+from service.ipc.refusals import why_unavailable
+from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
+from service.ipc.status_feed import StatusFeed
+from service.ipc.submission import Submission
+from service.log import get_logger
+
+RESUBMIT_SECONDS = 60.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +79,189 @@ class Engines(Protocol):
         """The engine for new requests. Raises `EngineUnavailable` saying why there is none."""
         ...
 
+    async def settled(self, seconds: float = 2.0) -> None:
+        """Returns when the supervisor has been heard and, if it says that an engine is ready, that
+        engine has been reached; at the latest after `seconds`. For a worker's start."""
+        ...
+
     async def aclose(self) -> None: ...
+
+
+def connect_engines(
+    status_socket: Path, *, resubmit_seconds: float = RESUBMIT_SECONDS
+) -> ConnectedEngines:
+    """Follow the supervisor behind `status_socket` and its engines, from now until `aclose`.
+
+    Needs a running event loop. `resubmit_seconds` is how long a job whose engine died before
+    the first token waits for the next engine.
+    """
+    return ConnectedEngines(status_socket, resubmit_seconds)
+
+
+class ConnectedEngines:
+    """The `Engines` of a running service, over its sockets."""
+
+    def __init__(self, status_socket: Path, resubmit_seconds: float) -> None:
+        self.resubmit_seconds = resubmit_seconds
+        self._heard = ServiceStatus()
+        self._preferred: int | None = None
+        self._connections: dict[int, Connection] = {}
+        self._links: dict[int, asyncio.Task[None]] = {}
+        self._change = asyncio.Event()
+        self._first_word = asyncio.Event()
+        feed = StatusFeed(status_socket, self._on_status, self._on_silence)
+        self._feed = asyncio.create_task(feed.follow(), name="status-feed")
+
+    @property
+    def status(self) -> ServiceStatus:
+        """The supervisor's last word, as far as this worker can act on it: `current` is an engine
+        that it has reached."""
+        connected = self._connected()
+        return replace(self._heard, current=connected[0] if connected else None)
+
+    def current(self) -> EngineClient:
+        connected = self._connected()
+        if self._heard.phase is Phase.DRAINING or connected is None:
+            raise why_unavailable(self._heard)
+        return _Client(self, connected[1])
+
+    async def successor(self, after: Connection, seconds: float) -> Connection | None:
+        """The engine that takes over from `after`; None when there is none within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._heard.phase is not Phase.DRAINING:
+                    connected = self._connected()
+                    if connected is not None and connected[1] is not after:
+                        return connected[1]
+                    await self._change.wait()
+        except TimeoutError:
+            pass
+        return None
+
+    async def settled(self, seconds: float = 2.0) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._first_word.wait()
+                while self._heard.current is not None and self._connected() is None:
+                    await self._change.wait()
+        except TimeoutError:
+            log.info("engine_not_reached_yet", current=self._heard.current)
+
+    async def aclose(self) -> None:
+        tasks = [self._feed, *self._links.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._connections.values()):
+            connection.close()
+
+    def _connected(self) -> tuple[int, Connection] | None:
+        """The engine for new jobs, with its id.
+
+        Until an engine that has just become current is reached, that is the one before it, even
+        while it drains: what it then refuses is sent to its successor.
+        """
+        usable = {EngineState.READY}
+        if self._heard.current is not None:
+            usable.add(EngineState.DRAINING)
+        states = {engine.id: engine.state for engine in self._heard.engines}
+        for engine_id in (self._heard.current, self._preferred):
+            if engine_id is None or states.get(engine_id) not in usable:
+                continue
+            connection = self._connections.get(engine_id)
+            if connection is not None and not connection.retired:
+                return engine_id, connection
+        return None
+
+    def _on_status(self, status: ServiceStatus) -> None:
+        connected = self._connected()
+        self._preferred = connected[0] if connected else None
+        self._heard = status
+        self._first_word.set()
+        for engine in status.engines:
+            if engine.state is EngineState.READY and engine.id not in self._links:
+                task = asyncio.create_task(self._keep_connected(engine), name=f"link-{engine.id}")
+                self._links[engine.id] = task
+                task.add_done_callback(partial(self._unlink, engine.id))
+        self._announce()
+
+    def _unlink(self, engine_id: int, _task: asyncio.Task[None]) -> None:
+        del self._links[engine_id]
+
+    def _on_silence(self) -> None:
+        if self._heard.phase is not Phase.DRAINING:
+            log.warning("supervisor_lost")
+            self._heard = replace(self._heard, phase=Phase.DRAINING)
+            self._announce()
+
+    def _announce(self) -> None:
+        """Wake all who wait for a change."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def _is_ready(self, engine_id: int) -> bool:
+        return any(e.id == engine_id and e.state is EngineState.READY for e in self._heard.engines)
+
+    async def _keep_connected(self, engine: EngineStatus) -> None:
+        """Hold a connection to `engine` for as long as the supervisor says that it is ready; one
+        that ends otherwise (a slow reader is dropped by the engine) is opened again."""
+        pause = FIRST_PAUSE_SECONDS
+        while self._is_ready(engine.id):
+            try:
+                connection = await Connection.open(Path(engine.socket))
+            except (OSError, FramingError) as error:
+                log.info("engine_not_reached", engine=engine.id, error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                continue
+            log.info("engine_reached", engine=engine.id, model=connection.model.name)
+            self._connections[engine.id] = connection
+            self._announce()
+            await connection.closed.wait()
+            del self._connections[engine.id]
+            self._announce()
+
+
+class _Client:
+    """The way to one engine."""
+
+    def __init__(self, engines: ConnectedEngines, connection: Connection) -> None:
+        self._engines = engines
+        self._connection = connection
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._connection.model
+
+    async def submit(self, job: Job) -> EngineStream:
+        submission = Submission(self._engines, self._connection, to_submit(job))
+        await submission.open()
+        return submission
+
+    async def count_tokens(self, prompt: Prompt) -> int:
+        try:
+            lane = self._connection.count_tokens(prompt)
+        except EngineLost:
+            raise why_unavailable(self._engines.status) from None
+        try:
+            counted = await lane.answer()
+        except EngineLost:
+            raise why_unavailable(self._engines.status) from None
+        finally:
+            lane.close()
+        if not isinstance(counted, Counted):
+            raise FramingError(f"the engine answered a count with {type(counted).__name__}")
+        return counted.num_tokens
+
+
+def to_submit(job: Job) -> Submit:
+    """The frame of `job`; the connection gives it its number."""
+    return Submit(
+        id=0,
+        request_id=job.request_id,
+        prompt=job.prompt,
+        sampling=job.sampling,
+        max_tokens=job.max_tokens,
+        stop=job.stop,
+        cache_key=job.cache_key,
+    )

@@ -1,1 +1,4 @@
-"""Rows and transactions. Keeps and returns; never decides."""
+"""Rows and transactions. Keeps and returns; never decides.
+
+One sqlite file, shared by all workers; every call runs in a thread of its own pool.
+"""

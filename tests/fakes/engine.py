@@ -21,11 +21,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 from service.domain.chat import Prompt
-from service.domain.errors import ContextLengthExceeded, EngineUnavailable, ServiceError
+from service.domain.errors import ContextLengthExceeded, ServiceError
 from service.domain.events import FinishReason, Timings, Usage
 from service.domain.model import ModelInfo
 from service.ipc.client import Job
 from service.ipc.messages import Accepted, Delta, Done
+from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
 
 DEFAULT_ANSWER = "Hello there, friend."
@@ -149,11 +150,12 @@ class FakeEngine:
             stream.end(Done(done.id, FinishReason.SHUTDOWN, done.usage, done.timings))
 
     def current(self) -> FakeEngine:
-        if self.status.phase is Phase.DRAINING:
-            raise EngineUnavailable("The service is shutting down.", retry_after_seconds=5)
-        if self.status.current is None:
-            raise EngineUnavailable("The model is loading.", retry_after_seconds=1)
+        if self.status.phase is Phase.DRAINING or self.status.current is None:
+            raise why_unavailable(self.status)
         return self
+
+    async def settled(self, seconds: float = 2.0) -> None:
+        """At once: there is nobody to wait for."""
 
     async def submit(self, job: Job) -> FakeStream:
         if self._refusals:

@@ -1,0 +1,279 @@
+"""Chats that are kept: each turn goes on from what was said before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from itertools import chain
+from types import TracebackType
+from typing import Protocol, Self
+from uuid import uuid4
+
+from service.chat.generate import Chat, Generation
+from service.domain.access import Principal
+from service.domain.chat import ChatRequest, Message, Role
+from service.domain.conversation import AnswerState, Exchange, History, valid_conversation_id
+from service.domain.errors import (
+    ContextLengthExceeded,
+    ConversationNotFound,
+    InvalidRequest,
+    PayloadTooLarge,
+    StoreUnavailable,
+)
+from service.domain.events import Event, Failed, Finished, FinishReason, ReasoningDelta, TextDelta
+from service.domain.sampling import Sampling
+from service.log import get_logger
+
+MAX_EXCHANGES = 512
+FLUSH_SECONDS = 1.0
+_CUT_SHORT = (FinishReason.CANCELLED, FinishReason.SHUTDOWN)
+
+log = get_logger(__name__)
+
+
+class ConversationStore(Protocol):
+    """Keeps conversations, each under its principal. All methods raise `StoreUnavailable`."""
+
+    async def history(
+        self, principal_id: str, conversation_id: str, max_exchanges: int
+    ) -> History | None:
+        """The last ended exchanges that have an answer; None for an unknown conversation."""
+        ...
+
+    async def add_turn(self, principal_id: str, conversation_id: str, text: str) -> int:
+        """Keep what was said behind all turns so far, with an empty answer; returns the answer's
+        key. Makes the conversation if there is none."""
+        ...
+
+    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> None:
+        """Replace an answer; one that was deleted meanwhile stays so."""
+        ...
+
+    async def delete(self, principal_id: str, conversation_id: str) -> bool: ...
+
+    async def list_ids(self, principal_id: str) -> list[str]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message to a conversation, and how to answer it.
+
+    `conversation_id` None starts a new one. `create_missing` says whether an unknown id does, too.
+    `history_exchanges` is how many of the last exchanges are told to the model at most; None is
+    as many as fit. Raises `InvalidRequest`.
+    """
+
+    text: str
+    conversation_id: str | None = None
+    create_missing: bool = True
+    history_exchanges: int | None = None
+    system_prompt: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.conversation_id is not None:
+            valid_conversation_id(self.conversation_id)
+
+
+class ConversationGeneration:
+    """A turn being answered, and kept while it is.
+
+    The same events as the generation inside. Before the last of them comes, the whole answer is
+    in the store; one that is closed early is kept as far as it got.
+    """
+
+    def __init__(
+        self, generation: Generation, keeper: AnswerKeeper, conversation_id: str, num_dropped: int
+    ) -> None:
+        self.model = generation.model
+        self.prompt_tokens = generation.prompt_tokens
+        self.conversation_id = conversation_id
+        self.num_dropped_messages = num_dropped
+        self._generation = generation
+        self._keeper = keeper
+        self._events = self._read()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def aclose(self) -> None:
+        await self._generation.aclose()
+        try:
+            await self._keeper.finish(AnswerState.CUT)
+        except StoreUnavailable as error:
+            log.error("answer_not_stored", error=error.message)  # noqa: TRY400  a fact, no bug
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _read(self) -> AsyncIterator[Event]:
+        async for event in self._generation:
+            match event:
+                case TextDelta(text=text):
+                    self._keeper.add(text=text)
+                case ReasoningDelta(text=text):
+                    self._keeper.add(reasoning=text)
+                case Failed():
+                    await self.aclose()
+                case Finished(reason=reason):
+                    state = AnswerState.CUT if reason in _CUT_SHORT else AnswerState.COMPLETE
+                    try:
+                        await self._keeper.finish(state)
+                    except StoreUnavailable as error:
+                        yield Failed(error)
+                        return
+            yield event
+
+
+class AnswerKeeper:
+    """Writes one growing answer to the store, `flush_seconds` after it has grown."""
+
+    def __init__(self, store: ConversationStore, key: int, flush_seconds: float) -> None:
+        self._store = store
+        self._key = key
+        self._flush_seconds = flush_seconds
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush: asyncio.Task[None] | None = None
+        self._grew = False
+        self._finished = False
+
+    def add(self, text: str = "", reasoning: str = "") -> None:
+        self._text.append(text)
+        self._reasoning.append(reasoning)
+        self._grew = True
+        self._plan_flush()
+
+    async def finish(self, state: AnswerState) -> None:
+        """Write the whole answer for good; only the first call does anything. Raises
+        `StoreUnavailable`."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._flush is not None:
+            await asyncio.wait({self._flush})  # it must not come after ours
+        if not self._finished:
+            self._finished = True
+            await self._write(state)
+
+    def _plan_flush(self) -> None:
+        if self._grew and not self._finished and self._timer is None and self._flush is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._flush_seconds, self._begin_flush)
+
+    def _begin_flush(self) -> None:
+        self._timer, self._grew = None, False
+        self._flush = asyncio.create_task(self._flush_now())
+
+    async def _flush_now(self) -> None:
+        try:
+            await self._write(AnswerState.WRITING)
+        except StoreUnavailable as error:
+            log.warning("answer_not_stored_yet", error=error.message)
+        self._flush = None
+        self._plan_flush()
+
+    async def _write(self, state: AnswerState) -> None:
+        self._text[:] = ["".join(self._text)]
+        self._reasoning[:] = ["".join(self._reasoning)]
+        answer = Message(Role.ASSISTANT, self._text[0], reasoning=self._reasoning[0])
+        await self._store.write_answer(self._key, answer, state)
+
+
+class Conversations:
+    """Answers turns of kept conversations. One per worker.
+
+    Two turns of one conversation at once are answered side by side: they are kept in the order in
+    which their answers began, and neither answer has read the other.
+    """
+
+    def __init__(
+        self, chat: Chat, store: ConversationStore, flush_seconds: float = FLUSH_SECONDS
+    ) -> None:
+        self._chat = chat
+        self._store = store
+        self._flush_seconds = flush_seconds
+
+    async def start(self, turn: Turn, principal: Principal) -> ConversationGeneration:
+        """Returns once the engine has accepted and the turn is kept; every refusal is raised here,
+        and leaves nothing behind."""
+        conversation_id = turn.conversation_id or str(uuid4())
+        history = await self._history(turn, principal)
+        exchanges = await self._fitting(turn, history.exchanges)
+        generation = await self._chat.start(to_request(turn, exchanges), principal)
+        async with AsyncExitStack() as on_failure:
+            on_failure.push_async_callback(generation.aclose)
+            key = await self._store.add_turn(principal.id, conversation_id, turn.text)
+            on_failure.pop_all()
+        keeper = AnswerKeeper(self._store, key, self._flush_seconds)
+        num_dropped = 2 * (history.num_exchanges - len(exchanges))
+        return ConversationGeneration(generation, keeper, conversation_id, num_dropped)
+
+    async def clear(self, conversation_id: str, principal: Principal) -> None:
+        """Forget the conversation. Raises `ConversationNotFound`."""
+        if not await self._store.delete(principal.id, conversation_id):
+            raise ConversationNotFound(f"There is no conversation `{conversation_id}`.")
+
+    async def list_ids(self, principal: Principal) -> list[str]:
+        """The principal's conversations, the last used first."""
+        return await self._store.list_ids(principal.id)
+
+    async def _history(self, turn: Turn, principal: Principal) -> History:
+        if turn.conversation_id is None:
+            return History()
+        wanted = MAX_EXCHANGES if turn.history_exchanges is None else turn.history_exchanges
+        room = (self._chat.settings.max_messages - 2) // 2
+        history = await self._store.history(
+            principal.id, turn.conversation_id, max(0, min(wanted, room))
+        )
+        if history is None and not turn.create_missing:
+            raise ConversationNotFound(f"There is no conversation `{turn.conversation_id}`.")
+        return history or History()
+
+    async def _fitting(self, turn: Turn, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
+        """The most of the last exchanges that leave room for an answer: a quarter of the context,
+        or `max_tokens` where that is less. May be none, whether or not that helps."""
+        quarter = self._chat.engines.current().model.context_length // 4
+        room = min(turn.max_tokens or quarter, quarter)
+        fewest, most = 0, len(exchanges)  # how many are left out
+        candidate = 0  # mostly, nothing has to be
+        while fewest < most:
+            if await self._fits(to_request(turn, exchanges[candidate:]), room):
+                most = candidate
+            else:
+                fewest = candidate + 1
+            candidate = (fewest + most) // 2
+        return exchanges[most:]
+
+    async def _fits(self, request: ChatRequest, room: int) -> bool:
+        """Whether the request, which has a history, fits; too long to be read is too long, too."""
+        try:
+            return await self._chat.fits(request, room)
+        except (ContextLengthExceeded, InvalidRequest, PayloadTooLarge):
+            return False
+
+
+def to_request(turn: Turn, exchanges: Sequence[Exchange]) -> ChatRequest:
+    """The turn behind its history, as a chat."""
+    system = [Message(Role.SYSTEM, turn.system_prompt)] if turn.system_prompt else []
+    history = chain.from_iterable((e.user, e.answer) for e in exchanges)
+    return ChatRequest(
+        messages=(*system, *history, Message(Role.USER, turn.text)),
+        sampling=turn.sampling,
+        max_tokens=turn.max_tokens,
+        request_id=turn.request_id,
+    )

@@ -1,0 +1,28 @@
+"""Why no engine can take a request now, in one sentence."""
+
+from __future__ import annotations
+
+from service.domain.errors import EngineUnavailable
+from service.ipc.status import EngineState, Phase, ServiceStatus
+
+
+def why_unavailable(status: ServiceStatus) -> EngineUnavailable:
+    """The refusal of a request while no engine can take it: one sentence, and when to try again."""
+    return EngineUnavailable(_reason(status), retry_after_seconds=status.retry_after_seconds)
+
+
+def _reason(status: ServiceStatus) -> str:
+    if status.phase is Phase.DRAINING:
+        return "The service is shutting down and takes no new requests."
+    engines = {engine.state: engine for engine in status.engines}
+    if (engine := engines.get(EngineState.LOADING)) is not None:
+        return f"The model `{engine.model}` is loading ({engine.progress:.0%})."
+    if engines.keys() & {EngineState.RESTARTING, EngineState.READY}:
+        return "The engine is restarting after a failure."
+    if (download := status.download) is not None:
+        done, total = download.num_bytes_done, download.num_bytes_total
+        how_far = f"{done / total:.0%}" if total else f"{done / 1e6:.0f} MB so far"
+        return f"The model `{download.model}` is being downloaded ({how_far})."
+    if EngineState.DRAINING in engines:
+        return "The service is switching models."
+    return status.notice or "The service is starting."

@@ -1,0 +1,171 @@
+"""Conversations as rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from service.domain.chat import Message, Role
+from service.domain.conversation import AnswerState, Exchange, History
+from service.store.tables import conversations, messages
+
+ABANDONED_SECONDS = 60.0
+T = TypeVar("T")
+
+
+class Transactions(Protocol):
+    """Runs work in transactions, off the event loop. Raises `StoreUnavailable`."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T: ...
+
+    async def write(self, work: Callable[[Connection], T]) -> T: ...
+
+    async def aclose(self) -> None: ...
+
+
+class SqlConversations:
+    """A `ConversationStore`. An answer that nobody has written to for `ABANDONED_SECONDS` was cut
+    by a crash, and counts as such."""
+
+    def __init__(self, database: Transactions, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def history(
+        self, principal_id: str, conversation_id: str, max_exchanges: int
+    ) -> History | None:
+        """The last ended exchanges; None when the principal has no such conversation."""
+        return await self._database.read(
+            lambda connection: self._history(
+                connection, principal_id, conversation_id, max_exchanges
+            )
+        )
+
+    async def add_turn(self, principal_id: str, conversation_id: str, text: str) -> int:
+        """Keep what was said, with an empty answer that is being written; makes the conversation
+        if need be. Returns the answer's key."""
+        return await self._database.write(
+            lambda connection: self._add_turn(connection, principal_id, conversation_id, text)
+        )
+
+    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> None:
+        """Replace an answer. One that was deleted meanwhile stays deleted."""
+        row = {
+            "content": answer.content,
+            "reasoning": answer.reasoning,
+            "state": state.value,
+            "updated_at": self._clock(),
+        }
+        await self._database.write(
+            lambda connection: connection.execute(
+                update(messages).where(messages.c.key == key).values(row)
+            )
+        )
+
+    async def delete(self, principal_id: str, conversation_id: str) -> bool:
+        """Forget a conversation with all its messages; whether there was one."""
+        deleted = await self._database.write(
+            lambda connection: (
+                connection.execute(
+                    delete(conversations).where(_named(principal_id, conversation_id))
+                ).rowcount
+            )
+        )
+        return deleted > 0
+
+    async def list_ids(self, principal_id: str) -> list[str]:
+        """The principal's conversations, the last used first."""
+        newest_first = (
+            select(conversations.c.id)
+            .where(conversations.c.principal_id == principal_id)
+            .order_by(conversations.c.updated_at.desc(), conversations.c.key.desc())
+        )
+        return await self._database.read(
+            lambda connection: list(connection.execute(newest_first).scalars())
+        )
+
+    async def aclose(self) -> None:
+        await self._database.aclose()
+
+    def _history(
+        self, connection: Connection, principal_id: str, conversation_id: str, max_exchanges: int
+    ) -> History | None:
+        key = connection.scalar(
+            select(conversations.c.key).where(_named(principal_id, conversation_id))
+        )
+        if key is None:
+            return None
+        ended = and_(
+            messages.c.conversation_key == key,
+            messages.c.role == Role.ASSISTANT.value,
+            messages.c.content != "",
+            or_(
+                messages.c.state != AnswerState.WRITING.value,
+                messages.c.updated_at < self._clock() - ABANDONED_SECONDS,
+            ),
+        )
+        num_exchanges = connection.scalar(select(func.count()).where(ended)) or 0
+        last_turns = (
+            select(messages.c.turn)
+            .where(ended)
+            .order_by(messages.c.turn.desc())
+            .limit(max_exchanges)
+        )
+        rows = connection.execute(
+            select(messages)
+            .where(messages.c.conversation_key == key, messages.c.turn.in_(last_turns))
+            .order_by(messages.c.turn, messages.c.key)
+        ).all()
+        turns = [list(turn) for _, turn in groupby(rows, key=lambda row: row.turn)]
+        return History(tuple(to_exchange(turn) for turn in turns), num_exchanges)
+
+    def _add_turn(
+        self, connection: Connection, principal_id: str, conversation_id: str, text: str
+    ) -> int:
+        now = self._clock()
+        connection.execute(
+            upsert(conversations)
+            .values(principal_id=principal_id, id=conversation_id, created_at=now, updated_at=now)
+            .on_conflict_do_update(["principal_id", "id"], set_={"updated_at": now})
+        )
+        key = connection.scalar(
+            select(conversations.c.key).where(_named(principal_id, conversation_id))
+        )
+        last = connection.scalar(
+            select(func.max(messages.c.turn)).where(messages.c.conversation_key == key)
+        )
+        row: dict[str, Any] = {
+            "conversation_key": key,
+            "turn": 1 if last is None else last + 1,
+            "reasoning": "",
+            "created_at": now,
+            "updated_at": now,
+        }
+        said = {"role": Role.USER.value, "content": text, "state": AnswerState.COMPLETE.value}
+        answer = {"role": Role.ASSISTANT.value, "content": "", "state": AnswerState.WRITING.value}
+        connection.execute(insert(messages).values(row | said))
+        inserted = connection.execute(insert(messages).values(row | answer)).inserted_primary_key
+        if inserted is None:
+            raise RuntimeError("the database gave no key for a row that it inserted")
+        return int(inserted[0])
+
+
+def to_exchange(rows: Sequence[Row[Any]]) -> Exchange:
+    """The rows of one turn, as one exchange."""
+    by_role = {row.role: row for row in rows}
+    said, answer = by_role[Role.USER.value], by_role[Role.ASSISTANT.value]
+    state = AnswerState(answer.state)
+    return Exchange(
+        Message(Role.USER, said.content),
+        Message(Role.ASSISTANT, answer.content, reasoning=answer.reasoning),
+        AnswerState.CUT if state is AnswerState.WRITING else state,
+    )
+
+
+def _named(principal_id: str, conversation_id: str) -> Any:
+    return and_(conversations.c.principal_id == principal_id, conversations.c.id == conversation_id)

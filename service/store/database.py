@@ -1,0 +1,150 @@
+"""The database file: opened, brought up to date, and used from threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
+from service.domain.errors import ConfigurationError, StoreUnavailable
+from service.settings import Settings
+from service.store.conversations import SqlConversations
+from service.store.migrate import migrate
+
+BUSY_SECONDS = 10.0
+NUM_THREADS = 4
+_WRITES = {"writes": True}
+
+T = TypeVar("T")
+
+
+class Database:
+    """One sqlite file in WAL mode. Everything in one call is one transaction."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._reading = create_engine(
+            url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
+        )
+        self._writing = self._reading.execution_options(**_WRITES)
+        event.listen(self._reading, "connect", _configure)
+        event.listen(self._reading, "begin", _begin)
+        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
+
+    def open(self) -> None:
+        """Make the file what this version expects. Blocks. Raises `ConfigurationError`."""
+        self._create_folder()
+        try:
+            _switch_to_wal(self._reading)
+            migrate(self._writing)
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            raise ConfigurationError(
+                f"The database {self._name} can't be used: {_reason(error)}. Restore it from a "
+                "backup or move it away; PARLEY_STORE__URL names another one."
+            ) from error
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._run(self._reading, work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """The result of `work`, committed. Raises `StoreUnavailable`. Once begun it is finished,
+        also when the caller is cancelled."""
+        return await self._run(self._writing, work)
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._threads.shutdown)
+        self._reading.dispose()
+
+    async def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        def transaction() -> T:
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except DatabaseError as error:
+                raise StoreUnavailable(
+                    f"The database can't be used now: {_reason(error)}.", retry_after_seconds=5
+                ) from error
+
+        return await asyncio.shield(
+            asyncio.get_running_loop().run_in_executor(self._threads, transaction)
+        )
+
+    @property
+    def _name(self) -> str:
+        return self.url.database or str(self.url)
+
+    def _create_folder(self) -> None:
+        try:
+            Path(self._name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The folder of the database {self._name} can't be made: {error.strerror}; "
+                "name another place in PARLEY_STATE_DIR or PARLEY_STORE__URL."
+            ) from error
+
+
+async def open_store(settings: Settings) -> SqlConversations:
+    """The store that the settings name, ready for use. Raises `ConfigurationError`."""
+    database = Database(store_url(settings))
+    await asyncio.to_thread(database.open)
+    return SqlConversations(database)
+
+
+def store_url(settings: Settings) -> URL:
+    """Where the store is. Raises `ConfigurationError`."""
+    if settings.store.url is None:
+        return URL.create("sqlite", database=str(settings.state_dir / "parley.sqlite"))
+    try:
+        url = make_url(settings.store.url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "PARLEY_STORE__URL is not a URL; sqlite:////absolute/path.sqlite is accepted."
+        ) from None
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            f"PARLEY_STORE__URL={url.render_as_string(hide_password=True)} is not accepted; "
+            "sqlite:////absolute/path.sqlite is."
+        )
+    return url
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see `_begin`
+    for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    """A transaction that will write says so at once: one that finds out later can't wait for
+    another writer, and fails."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _switch_to_wal(engine: Engine) -> None:
+    """Set the file's journal mode. sqlite doesn't wait by itself when another process does the
+    same just now."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        raw = engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+        finally:
+            raw.close()
+
+
+def _reason(error: DatabaseError | sqlite3.DatabaseError) -> str:
+    return str(error.orig if isinstance(error, DatabaseError) else error)

@@ -1,0 +1,49 @@
+"""The tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column("principal_id", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("principal_id", "id"),
+    Index("conversations_by_recency", "principal_id", "updated_at"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column(
+        "conversation_key",
+        Integer,
+        ForeignKey("conversations.key", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("turn", Integer, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reasoning", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("conversation_key", "turn", "role"),
+)
