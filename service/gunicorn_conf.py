@@ -6,6 +6,8 @@ drains before gunicorn is told to stop, so what is left for gunicorn's own grace
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import sys
 from pathlib import Path
@@ -61,10 +63,15 @@ def configure_log(role: str) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def post_fork(server: Arbiter, worker: Worker) -> None:
-    """Before the application is imported: not from the present directory, where gunicorn looks."""
+def on_starting(server: Arbiter) -> None:
+    """Import the application once, before the workers are forked; each makes its own from it.
+
+    Not from the present directory, which gunicorn has just put in front of all packages.
+    """
     here = str(Path.cwd())
     sys.path[:] = [place for place in sys.path if place != here]
+    importlib.import_module("service.api.app")
+    gc.freeze()  # the collector would only unshare what the workers have in common
 
 
 def post_worker_init(worker: Worker) -> None:
