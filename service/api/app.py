@@ -76,6 +76,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         BUILD_INFO.labels(__version__).set(1)
         used_engines = engines or _connect(settings)
         used_store = store or await open_store(settings)
+        await used_engines.settled()  # a worker that says it is there can answer
         chat = Chat(used_engines, settings.chat)
         app.state.parts = Parts(settings, used_engines, chat, Conversations(chat, used_store))
         try:

@@ -33,6 +33,7 @@ STATUSES: Mapping[type[errors.ServiceError], int] = {
     errors.QueueFull: 503,
     errors.EngineUnavailable: 503,
     errors.GenerationFailed: 500,
+    errors.StoreUnavailable: 503,
     errors.ConfigurationError: 500,
     errors.ModelFileError: 500,
     errors.DownloadFailed: 503,
