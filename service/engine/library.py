@@ -22,8 +22,17 @@ _WARN, _ERROR, _CONTINUED = 3, 4, 5
 
 _LEVELS = {_WARN: "warning", _ERROR: "error"}
 
-# Said of every model, and of no use to whoever reads the log at night.
-_NOISE = ("n_ctx_seq", "is not marked as EOG", "n_ctx is not divisible")
+# Said of every model, or of every computation that we aborted ourselves (its status is 1, the
+# call returns 2): of no use to whoever reads the log at night.
+_NOISE = (
+    "n_ctx_seq",
+    "is not marked as EOG",
+    "n_ctx is not divisible",
+    "compute_async failed with error 1",
+    "compute status: 1",
+    "failed to decode, ret = 2",
+    "removing memory module entries",
+)
 
 
 class _Journal:

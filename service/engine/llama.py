@@ -22,6 +22,7 @@ from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.batch import Batch
+from service.engine.calibrate import settle_blas
 from service.engine.loading import LoadedModel, load_model, open_context
 from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
 from service.engine.sampling import Row, RowSampler
@@ -52,6 +53,7 @@ def create_runner(
     with ExitStack() as owned:
         model = load_model(model_path, settings, on_progress)
         owned.callback(model.close)
+        settle_blas(model, settings)
         context = open_context(model, settings)
         owned.callback(llama.llama_free, context)
         runner = LlamaRunner(model, context, settings, model_name)

@@ -79,10 +79,7 @@ def test_every_sampling_field_has_a_stage() -> None:
 )
 def test_every_field_changes_what_is_chosen(change: dict[str, Any], tail: tuple[int, ...]) -> None:
     logits = row(0.0, 0.5, 1.0, 1.5)
-    if "repeat_last_n" in change:
-        plain = Sampling(seed=7, repeat_penalty=2.0)
-    else:
-        plain = Sampling(seed=7)
+    plain = Sampling(seed=7, repeat_penalty=2.0 if "repeat_last_n" in change else 1.0)
     one, other = sampler(plain, logits, tail), sampler(replace(plain, **change), logits, tail)
     assert [one.sample(0) for _ in range(100)] != [other.sample(0) for _ in range(100)]
 

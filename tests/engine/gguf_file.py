@@ -1,0 +1,124 @@
+"""Writes small GGUF models of random weights, for what Pocket is too fast to show."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_U32, _F32, _BOOL, _STRING, _ARRAY, _I32 = 4, 6, 7, 8, 9, 5
+_F16_TENSOR, _F32_TENSOR = 1, 0
+_ALIGNMENT = 32
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """A llama of this shape whose weights mean nothing. The vocabulary is bytes and fillers."""
+
+    layers: int = 2
+    embedding: int = 256
+    feed_forward: int = 512
+    heads: int = 4
+    kv_heads: int = 2
+    vocabulary: int = 512
+    context_length: int = 4096
+    seed: int = 0
+
+    def write(self, path: Path) -> Path:
+        rng = np.random.default_rng(self.seed)
+        tensors = {name: _values(rng, shape) for name, shape in self._shapes().items()}
+        metadata = self._metadata()
+        with path.open("wb") as file:
+            file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
+            for key, (kind, value) in metadata.items():
+                file.write(_string(key) + struct.pack("<I", kind) + _value(kind, value))
+            offset = 0
+            for name, data in tensors.items():
+                kind = _F16_TENSOR if data.dtype == np.float16 else _F32_TENSOR
+                file.write(_string(name) + struct.pack("<I", data.ndim))
+                file.write(struct.pack(f"<{data.ndim}Q", *reversed(data.shape)))
+                file.write(struct.pack("<IQ", kind, offset))
+                offset += -(-data.nbytes // _ALIGNMENT) * _ALIGNMENT
+            for data in tensors.values():
+                file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                file.write(data.tobytes())
+        return path
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        width, inner = self.embedding, self.feed_forward
+        kv = width // self.heads * self.kv_heads
+        shapes: dict[str, tuple[int, ...]] = {
+            "token_embd.weight": (self.vocabulary, width),
+            "output_norm.weight": (width,),
+        }
+        for layer in range(self.layers):
+            shapes |= {
+                f"blk.{layer}.{name}.weight": shape
+                for name, shape in {
+                    "attn_norm": (width,),
+                    "attn_q": (width, width),
+                    "attn_k": (kv, width),
+                    "attn_v": (kv, width),
+                    "attn_output": (width, width),
+                    "ffn_norm": (width,),
+                    "ffn_gate": (inner, width),
+                    "ffn_up": (inner, width),
+                    "ffn_down": (width, inner),
+                }.items()
+            }
+        return shapes
+
+    def _metadata(self) -> dict[str, tuple[int, Any]]:
+        names = [*_byte_tokens(), *(f"<filler{i}>" for i in range(256, self.vocabulary))]
+        names = [*names[: self.vocabulary - 1], "<|end|>"]
+        kinds = [1] * (self.vocabulary - 1) + [3]
+        return {
+            "general.architecture": (_STRING, "llama"),
+            "general.name": (_STRING, "Random"),
+            "llama.context_length": (_U32, self.context_length),
+            "llama.embedding_length": (_U32, self.embedding),
+            "llama.block_count": (_U32, self.layers),
+            "llama.feed_forward_length": (_U32, self.feed_forward),
+            "llama.attention.head_count": (_U32, self.heads),
+            "llama.attention.head_count_kv": (_U32, self.kv_heads),
+            "llama.attention.layer_norm_rms_epsilon": (_F32, 1e-6),
+            "tokenizer.ggml.model": (_STRING, "gpt2"),
+            "tokenizer.ggml.pre": (_STRING, "qwen2"),
+            "tokenizer.ggml.tokens": (_ARRAY, (_STRING, names)),
+            "tokenizer.ggml.token_type": (_ARRAY, (_I32, kinds)),
+            "tokenizer.ggml.merges": (_ARRAY, (_STRING, ["a b"])),
+            "tokenizer.ggml.eos_token_id": (_U32, self.vocabulary - 1),
+            "tokenizer.ggml.add_bos_token": (_BOOL, False),
+        }
+
+
+def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    if len(shape) == 1:
+        return np.ones(shape, np.float32)
+    scale = np.float32(shape[-1] ** -0.5)
+    return (rng.standard_normal(shape, np.float32) * scale).astype(np.float16)
+
+
+def _byte_tokens() -> list[str]:
+    """The characters by which byte-level vocabularies spell the 256 bytes."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [b for b in range(256) if b not in shown]
+    return [chr(b) if b in shown else chr(256 + hidden.index(b)) for b in range(256)]
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(kind: int, value: Any) -> bytes:
+    if kind == _STRING:
+        return _string(value)
+    if kind == _ARRAY:
+        inner, items = value
+        head = struct.pack("<IQ", inner, len(items))
+        return head + b"".join(_value(inner, item) for item in items)
+    return struct.pack({_U32: "<I", _I32: "<i", _F32: "<f", _BOOL: "<?"}[kind], value)
