@@ -31,10 +31,11 @@ from service.engine.inbox import (
     refusal,
 )
 from service.engine.progress import Progress
+from service.engine.residency import Residency
 from service.engine.runner import DecodeAborted, ModelRunner, PrefillPart, RunnerError
 from service.engine.scheduler import Scheduler, plan_decode
 from service.engine.sequence import Job, Key, Sequence
-from service.engine.slots import Placement, Slots
+from service.engine.slots import Slots
 from service.engine.text import TextStream
 from service.ipc.messages import Accepted
 from service.settings import EngineSettings
@@ -67,6 +68,7 @@ class Engine:
         # Prompts that may be with the tokenizer: as many as could be running or waiting.
         self.max_backlog = settings.max_waiting + runner.num_slots
         self.turn_started = 0.0
+        self._residency = Residency(runner, self.slots, self.gauges)
         self._progress = Progress(outbox)
         self._outbox = outbox
         self._clock = clock
@@ -189,26 +191,10 @@ class Engine:
     def _admit(self) -> None:
         while (placement := self.scheduler.admission()) is not None:
             sequence = self.scheduler.waiting.pop()
-            self._prepare(placement, sequence)
+            self._residency.prepare(placement, sequence)
             sequence.occupy(placement.slot, self._clock())
             self.scheduler.running.append(sequence)
             self.gauges.admitted(sequence)
-
-    def _prepare(self, placement: Placement, sequence: Sequence) -> None:
-        """Make the slot hold the beginning of the prompt that the placement promises."""
-        slot, source, length = placement.slot, placement.source, placement.length
-        if length and source.cache_key != sequence.cache_key:
-            self.gauges.crossed(length)
-            source, length = slot, 0
-        if source is not slot:
-            held = self.runner.fork(source.index, slot.index, length)
-        elif slot.num_tokens > length:
-            held = self.runner.trim(slot.index, length)
-        else:
-            held = length
-        slot.num_tokens = 0
-        slot.cache_key = sequence.cache_key
-        slot.read(sequence.token_ids[:held])
 
     # --- working -----------------------------------------------------------------------------
     def _decode(self) -> None:
@@ -222,14 +208,15 @@ class Engine:
             self.runner.decode(plan.rows)
             token_ids = [sequence.sampler.sample(row) for row, sequence in plan.sampled]
         except DecodeAborted:
-            self._resync(sequences)
+            for sequence in sequences:
+                self._residency.resync(sequence)
             return
         except RunnerError as error:
             self._fail(sequences, error)
             return
         finally:
             for slot in plan.padded:
-                slot.num_tokens = self.runner.trim(slot.index, slot.num_tokens)
+                self._residency.forget_padding(slot)
         now = self._clock()
         if plan.contiguous:
             self.cost.decode.observe(len(plan.rows), now - started)
@@ -260,10 +247,14 @@ class Engine:
 
     def _read_prompt(self) -> None:
         """A chunk of one prompt, without logits: its last token is left to a decode step."""
-        reading = self.scheduler.reading()
-        if reading is None:
+        sequence = self.scheduler.reader()
+        if sequence is None:
             return
-        sequence, count = reading
+        if not sequence.begun:
+            self._residency.improve(sequence)
+        count = self.scheduler.num_to_read(sequence)
+        if not count:
+            return
         slot = sequence.lane
         start = sequence.num_computed
         token_ids = sequence.token_ids[start : start + count]
@@ -272,7 +263,7 @@ class Engine:
         try:
             self.runner.prefill([PrefillPart(slot.index, start, token_ids)])
         except DecodeAborted:
-            self._resync([sequence])
+            self._residency.resync(sequence)
             return
         except RunnerError as error:
             self._fail([sequence], error)
@@ -284,16 +275,6 @@ class Engine:
         sequence.num_computed += count
         self.cost.prefill.observe(count, seconds)
         self.gauges.prefilled(count, seconds)
-
-    def _resync(self, sequences: list[Sequence]) -> None:
-        """A call was cut short: believe llama.cpp on what was read, and read the rest later."""
-        for sequence in sequences:
-            slot = sequence.lane
-            held = min(self.runner.resident(slot.index), len(sequence.token_ids) - 1)
-            held = self.runner.trim(slot.index, held)
-            slot.num_tokens = 0
-            slot.read(sequence.token_ids[:held])
-            sequence.num_computed = held
 
     # --- going -------------------------------------------------------------------------------
     def _finish(self, sequence: Sequence, reason: FinishReason, now: float) -> None:
@@ -364,7 +345,7 @@ class Engine:
             self._progress.failed(sequence, GenerationFailed(f"The model failed: {error}"))
             self.gauges.failed(sequence)
             self._leave(sequence)
-            slot.num_tokens = self.runner.trim(slot.index, 0)
+            self._residency.clear(slot)
 
     def _fail_everything(self) -> None:
         """The last words of a broken engine. Does not touch the runner."""

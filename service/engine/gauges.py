@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from service import metrics
-from service.domain.events import FinishReason, Usage
+from service.domain.events import FinishReason
 from service.engine.sequence import Sequence
 from service.engine.slots import Slots
 
@@ -81,13 +81,6 @@ class Gauges:
 
     def admitted(self, sequence: Sequence) -> None:
         self._queue.observe(sequence.admitted_at - sequence.job.arrived)
-        cached, computed = sequence.num_cached, sequence.num_prompt - sequence.num_cached
-        self._cached.inc(cached)
-        self._computed.inc(computed)
-        metrics.PREFIX_CACHE_TOKENS.labels("hit").inc(cached)
-        metrics.PREFIX_CACHE_TOKENS.labels("miss").inc(computed)
-        metrics.LLAMACPP_PROMPT_TOKENS.inc(computed)
-        metrics.LLAMACPP_PROMPT_TOKENS_CACHED.inc(cached)
 
     def crossed(self, num_tokens: int) -> None:
         """Tokens of one principal were about to be reused for another. Must never happen."""
@@ -96,6 +89,7 @@ class Gauges:
     def first_token(self, sequence: Sequence) -> None:
         self._first_token.observe(sequence.first_token_at - sequence.job.arrived)
         self._prefill.observe(sequence.first_token_at - sequence.admitted_at)
+        self._count_prompt(sequence.num_cached, sequence.num_prompt - sequence.num_cached)
 
     def finished(self, sequence: Sequence, reason: FinishReason, now: float) -> None:
         self._finished[reason].inc()
@@ -109,8 +103,18 @@ class Gauges:
     def cancelled(self, stage: str) -> None:
         metrics.REQUESTS_CANCELLED.labels(stage).inc()
 
+    def _count_prompt(self, cached: int, computed: int) -> None:
+        self._cached.inc(cached)
+        self._computed.inc(computed)
+        metrics.PREFIX_CACHE_TOKENS.labels("hit").inc(cached)
+        metrics.PREFIX_CACHE_TOKENS.labels("miss").inc(computed)
+        metrics.LLAMACPP_PROMPT_TOKENS.inc(computed)
+        metrics.LLAMACPP_PROMPT_TOKENS_CACHED.inc(cached)
+
     def _ended(self, sequence: Sequence) -> None:
-        usage: Usage = sequence.usage()
+        usage = sequence.usage()
+        if not sequence.first_token_at:  # ended before its prompt was read to the end
+            self._count_prompt(sequence.num_cached, sequence.num_computed - sequence.num_cached)
         self._max_tokens = max(self._max_tokens, usage.total_tokens)
         # The first token came out of the prompt: n tokens are n - 1 steps of generation.
         if usage.completion_tokens > 1:

@@ -103,22 +103,17 @@ class Scheduler:
         ready.sort(key=lambda sequence: sequence.lane.index)
         return ready
 
-    def reading(self) -> tuple[Sequence, int] | None:
-        """Whose prompt to read now, and how many tokens of it.
+    def reader(self) -> Sequence | None:
+        """Whose prompt to read now: the earliest admitted that has not been read to the end.
 
-        One prompt after the other, earliest first: that gives each its first token sooner than
-        reading all of them side by side would.
+        One prompt after the other gives each its first token sooner than all side by side.
         """
-        num_decoding = 0
-        reader: Sequence | None = None
-        for sequence in self.running:  # in the order of admission
-            if sequence.num_pending == 1:
-                num_decoding += 1
-            elif reader is None:
-                reader = sequence
-        if reader is None:
-            return None
-        return reader, min(self.cost.chunk(num_decoding), reader.num_pending - 1)
+        return next((s for s in self.running if s.num_pending > 1), None)
+
+    def num_to_read(self, reader: Sequence) -> int:
+        """How many tokens of its prompt to read in one call; 0 when only the last is left."""
+        num_decoding = sum(s.num_pending == 1 for s in self.running)
+        return min(self.cost.chunk(num_decoding), reader.num_pending - 1)
 
 
 @dataclass(frozen=True, slots=True)

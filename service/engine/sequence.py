@@ -76,6 +76,11 @@ class Sequence:
     def num_generated(self) -> int:
         return len(self.token_ids) - self.num_prompt
 
+    @property
+    def begun(self) -> bool:
+        """Whether the model has read anything for it, beyond what was there."""
+        return self.num_computed > self.num_cached
+
     def occupy(self, slot: Slot, now: float) -> None:
         """Start from what `slot` holds, which must be a beginning of this prompt, not all of it."""
         self.slot = slot

@@ -125,6 +125,16 @@ class Slots:
             return None
         return min(options, key=lambda o: (o[0], self._distance(o[2].slot.index), o[1]))[2]
 
+    def better_source(self, slot: Slot, token_ids: Sequence[int]) -> Placement | None:
+        """Another slot of the same key that holds so much more of this prompt that a copy pays."""
+        prompt = np.asarray(token_ids, dtype=np.int32)
+        others = [s for s in self._slots if s is not slot and s.cache_key == slot.cache_key]
+        best = max(others, key=lambda s: s.shared_with(prompt), default=slot)
+        length = best.shared_with(prompt)
+        if best is slot or length <= slot.num_tokens + FORK_TOKENS:
+            return None
+        return Placement(slot, best, length)
+
     def _ways_into(
         self, slot: Slot, shared: dict[int, int], best: int, worth: float
     ) -> Iterator[tuple[float, Placement]]:
