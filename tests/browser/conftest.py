@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,10 @@ _FLAGS = (
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     async with async_playwright() as playwright:
-        bundled = Path(playwright.chromium.executable_path)
-        if program is None and not bundled.exists():
+        bundled = playwright.chromium.executable_path
+        program = next(filter(None, map(shutil.which, (*_PROGRAMS, bundled))), None)
+        if program is None:
             pytest.skip("no Chromium here; install the system's `chromium` package")
         browser = await playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
         yield browser
@@ -57,32 +58,45 @@ async def engine() -> FakeEngine:
 @pytest_asyncio.fixture(loop_scope="session")
 async def address(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
     """Where the application answers, as `http://127.0.0.1:PORT`."""
-    settings = Settings(state_dir=tmp_path)
+    async with application(engine, tmp_path) as url:
+        yield url
+
+
+@asynccontextmanager
+async def application(engine: FakeEngine, folder: Path) -> AsyncIterator[str]:
+    settings = Settings(state_dir=folder)
     store = await open_store(settings)
-    app = create_app(settings, engine, store)
-    async with served(app) as url:
+    async with served(create_app(settings, engine, store)) as url:
         yield url
     await store.aclose()
 
 
-class served:  # noqa: N801 - reads as the verb it is
+class _Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI application on a free port for as long as the block lasts."""
-
-    def __init__(self, app: Any) -> None:
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none")
-        self.server = uvicorn.Server(config)
-        self.socket = socket.create_server(("127.0.0.1", 0))
-
-    async def __aenter__(self) -> str:
-        self.running = asyncio.create_task(self.server._serve([self.socket]))
-        while not self.server.started and not self.running.done():
-            await asyncio.sleep(0.01)
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        await self.running
-        self.socket.close()
+    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        listening = asyncio.create_task(server.listening.wait())
+        await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listening.cancel()
+            server.should_exit = True
+            await running
 
 
 @dataclass
@@ -118,6 +132,18 @@ async def visitor(context: BrowserContext, address: str) -> AsyncIterator[Visito
     made = await visit(context, address)
     yield made
     assert made.complaints == []
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def workbench(
+    chromium: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Page]:
+    """One page for all tests that only call its modules."""
+    folder = tmp_path_factory.mktemp("workbench")
+    async with application(FakeEngine(), folder) as url, await chromium.new_context() as context:
+        visitor = await visit(context, url)
+        yield visitor.page
+        assert visitor.complaints == []
 
 
 async def visit(context: BrowserContext, address: str) -> Visitor:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from playwright.async_api import BrowserContext, expect
+from playwright.async_api import BrowserContext, ViewportSize, expect
 
 from service.domain.errors import EngineUnavailable, GenerationFailed, QueueFull
 from service.ipc.status import DownloadStatus, ServiceStatus
@@ -239,7 +239,7 @@ async def test_on_a_phone_everything_fits_and_can_be_touched(
     address: str, engine: FakeEngine, context: BrowserContext
 ) -> None:
     assert context.browser is not None
-    phone = {"width": 360, "height": 640}
+    phone = ViewportSize(width=360, height=640)
     async with await context.browser.new_context(
         viewport=phone, is_mobile=True, has_touch=True
     ) as made:

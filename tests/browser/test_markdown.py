@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visitor
 from tests.fakes.engine import FakeEngine
@@ -32,7 +33,9 @@ RENDER_IN_PIECES = """async (text) => {
     stream.finish();
     if (box.innerHTML !== whole.innerHTML) differing.push([name, box.innerHTML, whole.innerHTML]);
   };
-  for (let cut = 1; cut < text.length; cut += 1) compare([text.slice(0, cut), text.slice(cut)], cut);
+  for (let cut = 1; cut < text.length; cut += 1) {
+    compare([text.slice(0, cut), text.slice(cut)], cut);
+  }
   compare(text, "characters");
   compare(text.match(/[^]{1,7}/g), "sevens");
   return differing;
@@ -92,8 +95,8 @@ never closed
 """
 
 
-async def html(visitor: Visitor, text: str) -> str:
-    rendered: str = await visitor.page.evaluate(RENDER, text)
+async def html(workbench: Page, text: str) -> str:
+    rendered: str = await workbench.evaluate(RENDER, text)
     return rendered
 
 
@@ -119,32 +122,32 @@ async def html(visitor: Visitor, text: str) -> str:
     ],
 )
 async def test_markdown_becomes_the_elements_it_stands_for(
-    visitor: Visitor, text: str, expected: str | None
+    workbench: Page, text: str, expected: str | None
 ) -> None:
     expected = expected or (
         "<p>a <em>b</em> <strong>c</strong> <strong><em>d</em></strong> "
         "<em>e</em> <strong>f</strong></p>"
     )
-    assert await html(visitor, text) == expected
+    assert await html(workbench, text) == expected
 
 
-async def test_a_table_keeps_its_columns_and_their_sides(visitor: Visitor) -> None:
-    rendered = await html(visitor, "|a|b|\n|:-:|--:|\n|1|2|\n|3|\n\nafter")
+async def test_a_table_keeps_its_columns_and_their_sides(workbench: Page) -> None:
+    rendered = await html(workbench, "|a|b|\n|:-:|--:|\n|1|2|\n|3|\n\nafter")
     assert '<th class="align-center">a</th><th class="align-end">b</th>' in rendered
     assert '<td class="align-center">3</td><td class="align-end"></td>' in rendered
     assert rendered.endswith("<p>after</p>")
 
 
-async def test_a_link_opens_elsewhere_and_tells_nothing(visitor: Visitor) -> None:
-    rendered = await html(visitor, "[docs](https://example.org/a_b)")
+async def test_a_link_opens_elsewhere_and_tells_nothing(workbench: Page) -> None:
+    rendered = await html(workbench, "[docs](https://example.org/a_b)")
     assert rendered == (
         '<p><a href="https://example.org/a_b" target="_blank" '
         'rel="noopener noreferrer nofollow">docs</a></p>'
     )
 
 
-async def test_what_is_shown_does_not_depend_on_where_chunks_break(visitor: Visitor) -> None:
-    assert await visitor.page.evaluate(RENDER_IN_PIECES, EVERYTHING) == []
+async def test_what_is_shown_does_not_depend_on_where_chunks_break(workbench: Page) -> None:
+    assert await workbench.evaluate(RENDER_IN_PIECES, EVERYTHING) == []
 
 
 @pytest.mark.parametrize(
@@ -153,10 +156,10 @@ async def test_what_is_shown_does_not_depend_on_where_chunks_break(visitor: Visi
     ids=["code", "paragraphs", "one line"],
 )
 async def test_the_work_for_a_token_does_not_grow_with_the_answer(
-    visitor: Visitor, head: str, piece: str, most: int
+    workbench: Page, head: str, piece: str, most: int
 ) -> None:
     measured: Any = {"head": head, "piece": piece, "count": 3000}
-    assert await visitor.page.evaluate(COUNT_NODES, measured) <= most
+    assert await workbench.evaluate(COUNT_NODES, measured) <= most
 
 
 @pytest.mark.parametrize(
@@ -176,9 +179,8 @@ async def test_the_work_for_a_token_does_not_grow_with_the_answer(
     ],
     ids=lambda text: text[:4],
 )
-async def test_odd_text_does_not_hang_the_page(visitor: Visitor, text: str) -> None:
-    took = "async (text) => { const t = performance.now(); await (%s)(text); return performance.now() - t; }"
-    assert await visitor.page.evaluate(took % RENDER, text) < 2_000
+async def test_odd_text_does_not_hang_the_page(workbench: Page, text: str) -> None:
+    await asyncio.wait_for(workbench.evaluate(RENDER, text), timeout=5)
 
 
 ATTACKS = [
