@@ -133,17 +133,21 @@ class ConnectedEngines:
                     connected = self._connected()
                     if connected is not None and connected[1] is not after:
                         return connected[1]
-                    await self._change.wait()
+                    await self.changed()
         except TimeoutError:
             pass
         return None
+
+    async def changed(self) -> None:
+        """Returns when the supervisor has said something, or a connection came or went."""
+        await self._change.wait()
 
     async def settled(self, seconds: float = 2.0) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._first_word.wait()
                 while self._heard.current is not None and self._connected() is None:
-                    await self._change.wait()
+                    await self.changed()
         except TimeoutError:
             log.info("engine_not_reached_yet", current=self._heard.current)
 
