@@ -179,8 +179,6 @@ def _sentence(param: str, fault: Mapping[str, Any]) -> str:
         return "The body must be a JSON object." if "type" in fault["type"] else fault["msg"]
     if fault["type"] == "missing":
         return f"{param} is missing."
-    if fault["type"] == "string_unicode":
-        return f"{param} holds half a surrogate pair; send well-formed Unicode."
     expectation = fault["msg"][0].lower() + fault["msg"][1:]
     return f"{param}{_shown(fault['input'])} is not accepted: {expectation}."
 

@@ -186,10 +186,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel, and wait until each has wound up."""
+    """Cancel, and wait until each has wound up; how they ended is no longer of interest."""
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.debug("task_ended_with_error", error=type(error).__name__)
+    await asyncio.gather(*tasks, return_exceptions=True)

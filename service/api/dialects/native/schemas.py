@@ -7,12 +7,14 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.api.fields import Text
+
 
 class ChatBody(BaseModel):
     """One message, as `user_input` or as `message`: the name chooses the shape of the reply."""
 
-    user_input: str | None = Field(None, examples=["Explain quantization in plain English."])
-    message: str | None = Field(None, examples=["Hello, how are you?"])
+    user_input: Text | None = Field(None, examples=["Explain quantization in plain English."])
+    message: Text | None = Field(None, examples=["Hello, how are you?"])
     session_id: str | None = Field(
         None,
         description="Which history to continue. With `message`, a new one when absent; with "

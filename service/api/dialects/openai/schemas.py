@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.api.fields import Text
+
 
 def _to_parts(content: object) -> object:
     """Text as the one part that it is, so that there is one shape of content."""
@@ -28,17 +30,17 @@ def _to_strings(stop: object) -> object:
 
 class ContentPart(BaseModel):
     type: str
-    text: str | None = None
-    refusal: str | None = None
+    text: Text | None = None
+    refusal: Text | None = None
 
 
 class CalledFunction(BaseModel):
-    name: str
-    arguments: str = "{}"
+    name: Text
+    arguments: Text = "{}"
 
 
 class ToolCallBody(BaseModel):
-    id: str
+    id: Text
     type: Literal["function"] = "function"
     function: CalledFunction
 
@@ -55,8 +57,8 @@ class MessageBody(BaseModel):
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: Content = None
     tool_calls: list[ToolCallBody] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
+    tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
 
 
 class StreamOptions(BaseModel):
@@ -71,7 +73,7 @@ class ChatCompletionBody(BaseModel):
     """A chat to complete, with llama.cpp's sampling options beside the vendor's."""
 
     messages: list[MessageBody]
-    model: str | None = Field(None, description="The served model when absent.")
+    model: Text | None = Field(None, description="The served model when absent.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = Field(
@@ -85,7 +87,7 @@ class ChatCompletionBody(BaseModel):
     logit_bias: dict[str, float] | None = None
     seed: int | None = None
     stop: Annotated[
-        list[str] | None,
+        list[Text] | None,
         BeforeValidator(_to_strings, json_schema_input_type=str | list[str] | None),
     ] = None
     n: int | None = None

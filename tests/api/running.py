@@ -1,0 +1,66 @@
+"""The real application around a fake engine: in this process, or behind a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.settings import ApiSettings, Settings
+from tests.fakes.engine import FakeEngine
+
+
+@asynccontextmanager
+async def running_app(
+    engine: FakeEngine, state_dir: Path, api: ApiSettings | None = None
+) -> AsyncIterator[FastAPI]:
+    """The application with its lifespan, keeping conversations in `state_dir`."""
+    settings = Settings(state_dir=state_dir, api=api or ApiSettings())
+    app = create_app(settings, engines=engine)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@asynccontextmanager
+async def connected_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls `app` without a socket."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://parley.test") as client:
+        yield client
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the test's signals alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """`app` on a real port, in this event loop; yields its URL. Its lifespan must be running."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        host, port = listener.getsockname()
+        await _accepting(host, port)
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def _accepting(host: str, port: int) -> None:
+    """Returns when the server answers: the listener's backlog holds the connection till then."""
+    async with httpx.AsyncClient() as client:
+        await client.get(f"http://{host}:{port}/livez")

@@ -1,0 +1,57 @@
+"""The table of errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.api.dialects import native, openai
+from service.api.errors import STATUSES, ErrorReplies, Problem, to_problem
+from service.domain.errors import ConversationNotFound, RateLimited, ServiceError, error_codes
+
+ERRORS = sorted(error_codes().values(), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_has_a_status(kind: type[ServiceError]) -> None:
+    assert 400 <= STATUSES[kind] < 600
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_has_words_in_every_dialect(kind: type[ServiceError]) -> None:
+    problem = to_problem(kind("Something is wrong.", param="temperature"))
+    status, body = openai.to_error(problem)
+    assert status == STATUSES[kind]
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert all(isinstance(body["error"][key], str) for key in ("message", "type", "code"))
+    status, body = native.to_error(problem)
+    assert (status, isinstance(body["detail"], str)) == (STATUSES[kind], True)
+
+
+def test_the_known_sentence_comes_with_the_reason() -> None:
+    problem = to_problem(ConversationNotFound("There is no session 'x'."))
+    assert native.to_error(problem) == (
+        404,
+        {"detail": "Session not found", "reason": "There is no session 'x'."},
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/v1", "error"),
+        ("/v1/x", "error"),
+        ("/v1x", "detail"),
+        ("/", "detail"),
+        ("/chat", "detail"),
+    ],
+)
+def test_the_path_decides_the_dialect(path: str, key: str) -> None:
+    replies = ErrorReplies([(openai.PREFIX, openai.to_error), (native.PREFIX, native.to_error)])
+    assert key.encode() in replies.reply(path, Problem(404, "not_found", "Nothing.")).body
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.01, "1"), (1.0, "1"), (1.2, "2"), (30, "30")])
+def test_when_to_try_again_is_in_whole_seconds(seconds: float, header: str) -> None:
+    replies = ErrorReplies([("", native.to_error)])
+    error = RateLimited("Too fast.", retry_after_seconds=seconds)
+    assert replies.reply("/chat", to_problem(error)).headers["retry-after"] == header

@@ -1,0 +1,166 @@
+"""The vendor's own client against a running server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import openai
+import pytest
+import pytest_asyncio
+
+from service.domain.errors import QueueFull
+from tests.api.running import listening, running_app
+from tests.fakes.engine import FakeEngine, loading
+from tests.sdk.published import Published
+
+pytestmark = pytest.mark.sdk
+WHOLE, CHUNK = "CreateChatCompletionResponse", "CreateChatCompletionStreamResponse"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(answer="Paris, of course.")
+
+
+@pytest_asyncio.fixture
+async def url(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
+    async with running_app(engine, tmp_path) as app, listening(app) as url:
+        yield f"{url}/v1"
+
+
+@pytest_asyncio.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def ask(client: openai.AsyncOpenAI, **options: object) -> object:
+    return await client.chat.completions.create(
+        model="fake",
+        messages=[{"role": "user", "content": "Capital of France?"}],
+        **options,  # type: ignore[call-overload]
+    )
+
+
+async def test_a_plain_answer(client: openai.AsyncOpenAI, published: Published) -> None:
+    reply = await client.chat.completions.create(
+        model="fake", messages=[{"role": "user", "content": "Capital of France?"}]
+    )
+    assert reply.choices[0].message.content == "Paris, of course."
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + 3
+    published.check(WHOLE, reply.model_dump(mode="json", exclude_unset=True))
+
+
+async def test_a_stream_adds_up_to_the_plain_answer(
+    client: openai.AsyncOpenAI, published: Published
+) -> None:
+    stream = await client.chat.completions.create(
+        model="fake",
+        messages=[{"role": "user", "content": "Capital of France?"}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    for chunk in chunks:
+        published.check(CHUNK, chunk.model_dump(mode="json", exclude_unset=True))
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == "Paris, of course."
+    assert [delta.role for delta in deltas if delta.role] == ["assistant"]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 3
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+
+
+async def test_the_vendors_accumulator_agrees(client: openai.AsyncOpenAI) -> None:
+    async with client.chat.completions.stream(
+        model="fake", messages=[{"role": "user", "content": "Capital of France?"}]
+    ) as stream:
+        completion = await stream.get_final_completion()
+    assert completion.choices[0].message.content == "Paris, of course."
+    assert completion.choices[0].message.role == "assistant"
+
+
+async def test_models(client: openai.AsyncOpenAI, published: Published) -> None:
+    models = await client.models.list()
+    assert [model.id for model in models.data] == ["fake"]
+    model = await client.models.retrieve("fake")
+    published.check("Model", model.model_dump(mode="json", exclude_unset=True))
+    with pytest.raises(openai.NotFoundError) as raised:
+        await client.models.retrieve("acme/large")
+    assert raised.value.code == "model_not_found"
+
+
+async def test_refusals_are_the_vendors_exceptions(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        await ask(client, temperature=9)
+    assert (bad.value.param, bad.value.type) == ("temperature", "invalid_request_error")
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.chat.completions.create(
+            model="gpt-9", messages=[{"role": "user", "content": "a"}]
+        )
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as long:
+        await client.chat.completions.create(
+            model="fake", messages=[{"role": "user", "content": "word " * 600}]
+        )
+    assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")
+
+
+async def test_a_model_that_loads_is_a_503_with_a_time(
+    client: openai.AsyncOpenAI, engine: FakeEngine
+) -> None:
+    engine.status = loading(0.5)
+    with pytest.raises(openai.InternalServerError) as raised:
+        await ask(client)
+    assert raised.value.status_code == 503
+    assert int(raised.value.response.headers["retry-after"]) >= 1
+
+
+async def test_the_client_tries_again_when_told_to(url: str, engine: FakeEngine) -> None:
+    engine.refuses(QueueFull("64 requests are waiting.", retry_after_seconds=0.01))
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=1) as client:
+        reply = await client.chat.completions.create(
+            model="fake", messages=[{"role": "user", "content": "a"}]
+        )
+    assert reply.choices[0].message.content == "Paris, of course."
+
+
+async def test_a_stream_that_breaks_raises(client: openai.AsyncOpenAI, engine: FakeEngine) -> None:
+    engine.paced = True
+    stream = await client.chat.completions.create(
+        model="fake", messages=[{"role": "user", "content": "a"}], stream=True
+    )
+    await engine.write(1)
+    chunks = aiter(stream)
+    assert (await anext(chunks)).choices[0].delta.role == "assistant"
+    engine.dies()
+    with pytest.raises(openai.APIError) as raised:
+        async for _ in chunks:
+            pass
+    assert raised.value.code == "engine_unavailable"
+
+
+async def test_closing_a_stream_cancels(client: openai.AsyncOpenAI, engine: FakeEngine) -> None:
+    engine.paced = True
+    stream = await client.chat.completions.create(
+        model="fake", messages=[{"role": "user", "content": "a"}], stream=True
+    )
+    await anext(aiter(stream))
+    await stream.close()
+    async with asyncio.timeout(1):
+        await engine.until(lambda: engine.cancelled)
+
+
+async def test_the_blocking_client_works_too(url: str) -> None:
+    def ask_and_wait() -> str | None:
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            reply = client.chat.completions.create(
+                model="fake", messages=[{"role": "user", "content": "a"}], max_tokens=2
+            )
+            return reply.choices[0].message.content
+
+    assert await asyncio.to_thread(ask_and_wait) == "Paris, of"
