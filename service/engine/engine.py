@@ -10,13 +10,9 @@ import time
 from collections.abc import Callable
 
 from service import log
-from service.domain.errors import (
-    ContextLengthExceeded,
-    GenerationFailed,
-    InvalidRequest,
-    ServiceError,
-)
+from service.domain.errors import GenerationFailed, ServiceError
 from service.domain.events import FinishReason
+from service.engine.acceptance import create_sequence
 from service.engine.cost import CostModel
 from service.engine.gauges import Gauges
 from service.engine.inbox import (
@@ -36,14 +32,11 @@ from service.engine.runner import DecodeAborted, ModelRunner, PrefillPart, Runne
 from service.engine.scheduler import Scheduler, plan_decode
 from service.engine.sequence import Job, Key, Sequence
 from service.engine.slots import Slots
-from service.engine.text import TextStream
 from service.ipc.messages import Accepted
 from service.settings import EngineSettings
 
 EXIT_DRAINED = 0
 EXIT_BROKEN = 70
-# Penalties look at this much of a prompt at most.
-_PROMPT_TAIL = 256
 _PUBLISH_SECONDS = 0.5
 
 _log = log.get_logger(__name__)
@@ -155,7 +148,7 @@ class Engine:
         try:
             if tokenized.error is not None:
                 raise tokenized.error
-            sequence = self._create_sequence(job, tokenized.token_ids)
+            sequence = create_sequence(job, tokenized.token_ids, self.runner)
             try:
                 num_ahead = self.scheduler.enqueue(sequence)
             except ServiceError:
@@ -167,25 +160,6 @@ class Engine:
             return
         self._outbox.post(
             job.connection, Accepted(job.submit.id, len(tokenized.token_ids), num_ahead)
-        )
-
-    def _create_sequence(self, job: Job, token_ids: list[int]) -> Sequence:
-        room = self.slots.slot_length - len(token_ids)
-        if not token_ids:
-            raise InvalidRequest("The prompt is empty; it must have at least one token.")
-        if room < 1:
-            raise ContextLengthExceeded(
-                f"The prompt has {len(token_ids)} tokens, but the context holds "
-                f"{self.slots.slot_length}, at least one of them for the answer; send at most "
-                f"{self.slots.slot_length - 1} tokens."
-            )
-        wanted = job.submit.max_tokens
-        return Sequence(
-            job,
-            token_ids,
-            max_tokens=room if wanted is None else min(wanted, room),
-            sampler=self.runner.create_sampler(job.submit.sampling, token_ids[-_PROMPT_TAIL:]),
-            text=TextStream(job.submit.stop),
         )
 
     def _admit(self) -> None:

@@ -195,7 +195,8 @@ class Server:
         self._send(connection)
 
     def _attend(self, connection: _Connection, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
+        # An action before this one may have dropped it.
+        if events & selectors.EVENT_WRITE and connection.number in self._connections:
             self._send(connection)
         if events & selectors.EVENT_READ and connection.number in self._connections:
             try:

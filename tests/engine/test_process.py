@@ -149,6 +149,27 @@ def test_a_second_sigterm_ends_the_process_at_once(tmp_path: Path) -> None:
         assert not engine.socket.exists()
 
 
+def test_sigterm_while_the_model_loads_ends_the_process_at_once(tmp_path: Path) -> None:
+    with running_engine(tmp_path) as engine:
+        engine.next_event("progress")
+        engine.process.send_signal(signal.SIGTERM)
+        assert engine.process.wait(SECONDS) == 0
+        assert not engine.socket.exists()
+
+
+def test_a_worker_that_dies_frees_its_slots(engine: Engine) -> None:
+    victim, other = engine.connect(), engine.connect()
+    for number in range(8):
+        victim.submit(number, "Tell me a story.", max_tokens=2000)
+    while len(victim.texts) < 8:
+        victim.read(SECONDS)
+    victim.link.close()
+    other.answer(1, "Hello!")
+    assert other.dones[1].timings.queue_seconds < SECONDS / 2
+    while engine.next_event("heartbeat")["running"]:
+        pass
+
+
 def test_a_model_that_cannot_be_loaded_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "not.gguf").write_bytes(b"this is no model")
     with running_engine(tmp_path, model=tmp_path / "not.gguf") as engine:

@@ -1,0 +1,33 @@
+"""From a tokenized request to a sequence, or to the sentence that says why not."""
+
+from __future__ import annotations
+
+from service.domain.errors import ContextLengthExceeded, InvalidRequest
+from service.engine.runner import ModelRunner
+from service.engine.sequence import Job, Sequence
+from service.engine.text import TextStream
+
+
+def create_sequence(job: Job, token_ids: list[int], runner: ModelRunner) -> Sequence:
+    """What `job` asks for, bounded by what a slot can hold.
+
+    A prompt must leave room for one token; a larger `max_tokens` means the room there is. Raises
+    `ContextLengthExceeded` with the exact numbers, or `InvalidRequest`.
+    """
+    room = runner.slot_length - len(token_ids)
+    if not token_ids:
+        raise InvalidRequest("The prompt is empty; it must have at least one token.")
+    if room < 1:
+        raise ContextLengthExceeded(
+            f"The prompt has {len(token_ids)} tokens, but the context holds "
+            f"{runner.slot_length}, at least one of them for the answer; send at most "
+            f"{runner.slot_length - 1} tokens."
+        )
+    wanted = job.submit.max_tokens
+    return Sequence(
+        job,
+        token_ids,
+        max_tokens=room if wanted is None else min(wanted, room),
+        sampler=runner.create_sampler(job.submit.sampling, token_ids),
+        text=TextStream(job.submit.stop),
+    )
