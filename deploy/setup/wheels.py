@@ -103,7 +103,8 @@ def provide_sources(package: Locked, cache: Path, pip: Pip) -> Path:
 def _build(package: Locked, cache: Path, key: str, pip: Pip) -> Path:
     archive = provide_sources(package, cache, pip)
     log = cache / "logs" / f"{package.name}-{key}.log"
-    pip.say(f"compiling {package.name} {package.version} once for this machine; log: {log}")
+    pip.say("compiling takes about ten minutes on two processors, once for this machine")
+    pip.say(f"its whole output goes to {log}")
     with _scratch(cache) as scratch:
         pip.with_environment(
             CMAKE_ARGS=CMAKE_ARGS,
