@@ -7,6 +7,7 @@ binding opened, so that it is the copy in use.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,9 @@ _NOISE = (
     "failed to decode, ret = 2",
     "removing memory module entries",
 )
+
+
+_FUNCTIONS = re.compile(r"^(?:(?:\w+|error loading model): )+")
 
 
 class _Journal:
@@ -81,8 +85,13 @@ def forget_errors() -> None:
 
 
 def last_error() -> str:
-    """What llama.cpp complained about first since `forget_errors`; the root, not the echo."""
-    return _journal.errors[0] if _journal.errors else ""
+    """What llama.cpp complained about first since `forget_errors`: the root, not its echoes.
+
+    Without the names of the functions that pass it on, and with a full stop.
+    """
+    if not _journal.errors:
+        return "llama.cpp gave no reason."
+    return _FUNCTIONS.sub("", _journal.errors[0]).rstrip(".") + "."
 
 
 def function(name: str, result: Any, *arguments: Any, keep_gil: bool = False) -> Callable[..., Any]:

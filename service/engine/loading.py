@@ -62,8 +62,7 @@ def load_model(
     available = machine.available_memory()
     pointer = llama.llama_model_load_from_file(bytes(path), params)
     if not pointer:
-        reason = library.last_error() or "llama.cpp gave no reason"
-        raise ModelFileError(f"{path} can't be loaded as a GGUF model: {reason}")
+        raise ModelFileError(f"{path} can't be loaded as a GGUF model: {library.last_error()}")
     model = LoadedModel(pointer, path, available)
     if llama.llama_model_has_encoder(pointer) or not llama.llama_model_has_decoder(pointer):
         model.close()
@@ -105,9 +104,9 @@ def open_context(model: LoadedModel, settings: EngineSettings) -> Any:
     library.forget_errors()
     context = llama.llama_init_from_model(model.pointer, params)
     if not context:
-        reason = library.last_error() or "llama.cpp gave no reason"
         raise ModelFileError(
-            f"{model.path}: no context of {settings.slots} slots of {cells} tokens: {reason} "
+            f"{model.path}: no context of {settings.slots} slots of {cells} tokens: "
+            f"{library.last_error()} "
             "Fewer slots (PARLEY_ENGINE__SLOTS) or a shorter context "
             "(PARLEY_ENGINE__CONTEXT_LENGTH) need less memory."
         )

@@ -89,10 +89,10 @@ def _advice(need: Need, available: int) -> str:
         )
     slots, cells = fit
     return (
-        f"{slots} slots of {cells} tokens would fit "
+        f"{slots} slot{'s' if slots > 1 else ''} of {cells} tokens would fit "
         f"(PARLEY_ENGINE__SLOTS={slots}, PARLEY_ENGINE__CONTEXT_LENGTH={cells})."
     )
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
