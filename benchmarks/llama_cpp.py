@@ -1,8 +1,8 @@
 """llama.cpp's own tools, built from the sources that the llama-cpp-python in use was made of.
 
 They are built once and kept in the cache outside the repository. The tools are linked dynamically,
-so the variant without OpenBLAS differs in ggml's libraries alone, and those in one file: the list of
-backends. Only ggml is compiled a second time.
+so the variant without OpenBLAS differs in ggml's libraries alone, and those in one file: the list
+of backends. Only ggml is compiled a second time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +78,11 @@ def _key(package: Locked) -> str:
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "sources", filter="data")
-    return next((folder / "sources").glob("*/vendor/llama.cpp"))
+    """Unpack the archive, whose hash has been checked, and return llama.cpp's own folder."""
+    sources = folder / "sources"
+    sources.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-xzf", str(archive), "-C", str(sources)], check=True)
+    return next(sources.glob("*/vendor/llama.cpp"))
 
 
 def _build(
