@@ -28,9 +28,10 @@ def open_listener(plan: Plan) -> socket.socket:
         found = socket.getaddrinfo(
             plan.host, plan.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise Refusal(
-            f"{plan.host} is not an address of this machine ({error.strerror}); "
+            f"{plan.host} is not an address of this machine ({reason}); "
             "--host takes 127.0.0.1, 0.0.0.0, or a name or address that this machine has."
         ) from error
     family, kind, protocol, _, address = found[0]

@@ -1,0 +1,128 @@
+"""`parley serve` up to the moment when the supervisor takes over, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli.serve import make_plan
+from service.domain.errors import ConfigurationError, ModelFileError, ModelNotFound
+from service.models.registry import BUILT_IN_DIR
+from service.settings import load_settings
+from service.supervisor.plan import from_json
+
+POCKET = BUILT_IN_DIR / "pocket.gguf"
+
+
+def refused(directory: Path, *arguments: str, **variables: str) -> str:
+    """What a start says that is refused with exit code 2: one sentence."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("parley"), "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")},
+            "PARLEY_STATE_DIR": str(directory / "state"),
+            **variables,
+        },
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_a_model_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.gguf"
+    sentence = refused(tmp_path, MODEL_PATH=str(missing))
+    assert str(missing) in sentence
+    assert "does not exist" in sentence
+
+
+def test_a_truncated_model_file_is_refused_before_a_start(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(POCKET.read_bytes()[:2_000_000])
+    sentence = refused(tmp_path, "--model", str(cut))
+    assert str(cut) in sentence
+    assert "truncated" in sentence
+
+
+def test_a_file_of_another_kind_is_refused_before_a_start(tmp_path: Path) -> None:
+    text = tmp_path / "notes.gguf"
+    text.write_text("not a model\n" * 1000)
+    sentence = refused(tmp_path, "--model", str(text))
+    assert str(text) in sentence
+    assert "not a GGUF file" in sentence
+
+
+def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:
+    assert "PARLEY_ENGINE__SLOTS='many'" in refused(
+        tmp_path, "--model", "pocket", PARLEY_ENGINE__SLOTS="many"
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [n for n in os.environ if n.startswith("PARLEY_") or n == "MODEL_PATH"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PARLEY_STATE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def plan_of(**model: object) -> dict[str, object]:
+    return make_plan(load_settings({"model": model}), readable=False)
+
+
+def test_the_supervisor_understands_the_plan(state: Path) -> None:
+    plan = from_json(json.dumps(plan_of(name="pocket", stand_in="pocket")))
+    assert plan.wanted.path == POCKET
+    assert plan.stand_in is None  # a model does not stand in for itself
+    assert plan.commands.download is None
+    assert plan.address == "http://127.0.0.1:8000"
+
+
+def test_a_model_on_the_hub_is_fetched_while_the_stand_in_answers(state: Path) -> None:
+    plan = from_json(json.dumps(plan_of(name="qwen2.5-0.5b-instruct", stand_in="pocket")))
+    assert plan.wanted.path is None
+    assert plan.stand_in is not None
+    assert plan.stand_in.path == POCKET
+    assert plan.commands.download is not None
+    assert "qwen2.5-0.5b-instruct" in plan.commands.download
+
+
+def test_a_fetched_model_needs_no_download(state: Path) -> None:
+    here = state / "models" / "acme--Tiny-GGUF" / "tiny.gguf"
+    here.parent.mkdir(parents=True)
+    shutil.copy(POCKET, here)
+    plan = from_json(json.dumps(plan_of(name="acme/Tiny-GGUF:tiny.gguf", stand_in="pocket")))
+    assert (plan.wanted.name, plan.wanted.path) == ("tiny", here)
+    assert plan.commands.download is None
+
+
+def test_offline_a_model_that_is_not_here_is_refused(state: Path) -> None:
+    with pytest.raises(ConfigurationError, match="forbids fetching"):
+        plan_of(name="qwen2.5-0.5b-instruct", offline=True)
+
+
+def test_offline_the_stand_in_says_why_it_answers(state: Path) -> None:
+    plan = plan_of(name="qwen2.5-0.5b-instruct", stand_in="pocket", offline=True)
+    assert "forbids fetching it. pocket answers instead." in str(plan["notice"])
+    assert from_json(json.dumps(plan)).commands.download is None
+
+
+def test_a_stand_in_must_be_here(state: Path) -> None:
+    with pytest.raises(ModelFileError, match="not on this machine"):
+        plan_of(name="qwen2.5-0.5b-instruct", stand_in="qwen2.5-1.5b-instruct")
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_names(state: Path) -> None:
+    with pytest.raises(ModelNotFound, match="nearest names"):
+        plan_of(name="qwen2.5-0.5b")
