@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-
-from service.settings import LogSettings
 
 Logger = structlog.stdlib.BoundLogger
 
 
-def configure(settings: LogSettings, role: str) -> None:
+class LogChoices(Protocol):
+    """What this needs from the table of settings, which stands beside it and not below."""
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def format(self) -> str: ...
+
+
+def configure(settings: LogChoices, role: str) -> None:
     """Route structlog and the standard library's logging into one stream; `role` is the process."""
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
