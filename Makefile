@@ -32,8 +32,9 @@ bench: ## measure, next to llama.cpp's own tools; takes a while
 	@deploy/setup/prepare --dev
 	@exec .venv/bin/python -m benchmarks $(ARGS)
 
-pocket: ## train Pocket, the built-in model, from nothing; hours
+pocket: ## train Pocket, the built-in model, from nothing; an hour or more
 	@deploy/setup/prepare --dev
+	@.venv/bin/pip install --quiet --requirement pocket/requirements.txt
 	@exec .venv/bin/python -m pocket $(ARGS)
 
 lock: ## resolve the dependencies of pyproject.toml anew into the lock files
