@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, Prompt
-from service.domain.errors import GenerationFailed, InvalidRequest, ModelNotFound, error_codes
+from service.domain.errors import (
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidRequest,
+    ModelNotFound,
+    error_codes,
+)
 from service.domain.events import Event, Failed, Finished, ReasoningDelta, TextDelta
 from service.domain.model import ModelInfo
 from service.formats.stream_parser import StreamParser
 from service.formats.template import ChatTemplate
 from service.ipc.client import EngineClient, Engines, EngineStream, Job
-from service.ipc.messages import Delta, Done
+from service.ipc.messages import Done
 from service.settings import ChatSettings
 
 SPARE_TOKENS = 16
+LONG_TEXT = 65_536  # characters; less is rendered before anybody could notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +61,15 @@ class Generation:
     left to do; leaving `async with` closes.
     """
 
-    def __init__(self, stream: EngineStream, model: ModelInfo, parser: StreamParser) -> None:
+    def __init__(
+        self, stream: EngineStream, model: ModelInfo, parser: StreamParser, stop: Sequence[str]
+    ) -> None:
         self.model = model
         self.prompt_tokens = stream.accepted.prompt_tokens
         self._stream = stream
         self._parser = parser
+        self._stop = stop
+        self._reasoning_tokens = 0
         self._events = self._read()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -79,14 +91,25 @@ class Generation:
 
     async def _read(self) -> AsyncIterator[Event]:
         async for message in self._stream:
-            if isinstance(message, Delta):
-                for delta in self._parser.feed(message.text):
+            if isinstance(message, Done):
+                for delta in self._parser.finish():
                     yield delta
-                continue
-            for delta in self._parser.finish():
+                yield self._to_last_event(message)
+                return
+            began_in_thought = self._parser.thinking
+            for delta in self._parser.feed(message.text):
                 yield delta
-            yield _to_last_event(message)
-            return
+            if began_in_thought or self._parser.thinking:
+                self._reasoning_tokens += message.num_tokens
+
+    def _to_last_event(self, done: Done) -> Event:
+        if done.error_code is not None:
+            kind = error_codes().get(done.error_code, GenerationFailed)
+            return Failed(kind(done.error_message))
+        usage = replace(done.usage, reasoning_tokens=self._reasoning_tokens)
+        # What the template adds to the caller's stop strings is none of the caller's business.
+        stop_sequence = done.stop_sequence if done.stop_sequence in self._stop else None
+        return Finished(done.reason, usage, done.timings, stop_sequence)
 
 
 class Chat:
@@ -100,34 +123,48 @@ class Chat:
     async def start(self, request: ChatRequest, principal: Principal) -> Generation:
         """Returns once the engine has accepted; every refusal is raised here, as `ServiceError`."""
         client = self._client_for(request)
-        prompt = self._render(request, client.model)
-        job = Job(
-            request_id=request.request_id,
-            prompt=prompt,
-            sampling=request.sampling,
-            max_tokens=request.max_tokens,
-            stop=request.stop,
-            cache_key=principal.id,
-        )
-        stream = await client.submit(job)
-        parser = StreamParser("".join(piece.text for piece in prompt))
-        return Generation(stream, client.model, parser)
+        try:
+            return await self._submit(client, request, principal)
+        except EngineUnavailable:
+            successor = self._client_for(request)
+            if successor.model == client.model:
+                raise
+        # The model was switched between our looking and our asking: its prompt is another.
+        return await self._submit(successor, request, principal)
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """How many tokens the request's prompt has, exactly. Raises like `start`."""
         client = self._client_for(request)
-        return await client.count_tokens(self._render(request, client.model))
+        template = await self._template_of(client.model)
+        return await client.count_tokens(await self._render(request, template))
 
     async def fits(self, request: ChatRequest, room: int) -> bool:
         """Whether the request's prompt leaves `room` tokens of the context for the answer. Raises
         like `start`."""
         client = self._client_for(request)
         allowed = client.model.context_length - room
-        prompt = self._render(request, client.model)
+        prompt = await self._render(request, await self._template_of(client.model))
         # No token is shorter than a byte, but for a few that tokenizers put in front.
         if sum(len(piece.text.encode()) for piece in prompt) + SPARE_TOKENS <= allowed:
             return True
         return await client.count_tokens(prompt) <= allowed
+
+    async def _submit(
+        self, client: EngineClient, request: ChatRequest, principal: Principal
+    ) -> Generation:
+        template = await self._template_of(client.model)
+        prompt = await self._render(request, template)
+        job = Job(
+            request_id=request.request_id,
+            prompt=prompt,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens,
+            stop=(*request.stop, *template.stops),
+            cache_key=principal.id,
+        )
+        stream = await client.submit(job)
+        parser = template.create_parser(thinking=self._thinks(request))
+        return Generation(stream, client.model, parser, request.stop)
 
     def _client_for(self, request: ChatRequest) -> EngineClient:
         if len(request.messages) > self.settings.max_messages:
@@ -145,11 +182,31 @@ class Chat:
             )
         return client
 
-    def _render(self, request: ChatRequest, model: ModelInfo) -> Prompt:
-        if self._template is None or self._template.model != model:
-            self._template = ChatTemplate(model.chat_template or "", model)
-        thinking = self.settings.thinking if request.thinking is None else request.thinking
-        return self._template.render(request.messages, request.tools, thinking=thinking)
+    def _thinks(self, request: ChatRequest) -> bool:
+        return self.settings.thinking if request.thinking is None else request.thinking
+
+    async def _template_of(self, model: ModelInfo) -> ChatTemplate:
+        template = self._template
+        if template is None or template.model != model:
+            # Compiling and trying out a long template takes tens of milliseconds.
+            template = await asyncio.to_thread(prepared_template, model)
+            self._template = template
+        return template
+
+    async def _render(self, request: ChatRequest, template: ChatTemplate) -> Prompt:
+        def render() -> Prompt:
+            return template.render(request.messages, request.tools, thinking=self._thinks(request))
+
+        if sum(len(message.content) for message in request.messages) > LONG_TEXT:
+            return await asyncio.to_thread(render)
+        return render()
+
+
+def prepared_template(model: ModelInfo) -> ChatTemplate:
+    """The model's template, with all that has to be found out about it found out."""
+    template = ChatTemplate(model)
+    template.create_parser(thinking=False)
+    return template
 
 
 async def collect(generation: EventSource) -> Answer:
@@ -168,10 +225,3 @@ async def collect(generation: EventSource) -> Answer:
                 case Finished():
                     return Answer("".join(text), "".join(reasoning), event)
     raise GenerationFailed("The generation ended without saying why.")
-
-
-def _to_last_event(done: Done) -> Event:
-    if done.error_code is None:
-        return Finished(done.reason, done.usage, done.timings, done.stop_sequence)
-    kind = error_codes().get(done.error_code, GenerationFailed)
-    return Failed(kind(done.error_message))

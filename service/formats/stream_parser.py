@@ -2,67 +2,113 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import NamedTuple
+
 from service.domain.events import ReasoningDelta, TextDelta
 
-START, END = "<think>", "</think>"
-Piece = tuple[bool, str]
+Deltas = list[TextDelta | ReasoningDelta]
 
 
-class TagSplitter:
-    """Split streamed text at a pair of tags, wherever the chunks happen to break.
+class Tags(NamedTuple):
+    """What a thought stands between."""
 
-    A piece is `(inside, text)`. Text that might still grow into a tag is held back until the
-    next `feed`, or until `finish` says there is no more.
-    """
+    start: str
+    end: str
 
-    def __init__(self, start: str, end: str, *, inside: bool = False) -> None:
-        self.tags = {False: start, True: end}
-        self.inside = inside
-        self.held = ""
 
-    def feed(self, text: str) -> list[Piece]:
-        pieces: list[Piece] = []
-        self.held += text
-        while (at := self.held.find(self.tags[self.inside])) >= 0:
-            pieces += self._release(at)
-            self.held = self.held.removeprefix(self.tags[self.inside])
-            self.inside = not self.inside
-        return pieces + self._release(len(self.held) - self._ambiguous())
+# Those that models write as text; the first is assumed where a template mentions none.
+TAGS = (
+    Tags("<think>", "</think>"),
+    Tags("<seed:think>", "</seed:think>"),
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<thinking>", "</thinking>"),
+)
 
-    def finish(self) -> list[Piece]:
-        return self._release(len(self.held))
 
-    def _release(self, length: int) -> list[Piece]:
-        text, self.held = self.held[:length], self.held[length:]
-        return [(self.inside, text)] if text else []
-
-    def _ambiguous(self) -> int:
-        """Length of the longest held suffix that could be the beginning of the tag."""
-        tag = self.tags[self.inside]
-        return next((n for n in range(len(tag) - 1, 0, -1) if self.held.endswith(tag[:n])), 0)
+class _State(Enum):
+    UNDECIDED = 0
+    THINKING = 1
+    THOUGHT = 2  # behind the thought, before the answer
+    ANSWERING = 3
 
 
 class StreamParser:
-    """Text in, deltas out. `prompt` is the rendered prompt, which may have opened a thought."""
+    """Text in, deltas out.
 
-    def __init__(self, prompt: str) -> None:
-        thinking = prompt.rstrip().endswith(START)
-        self._splitter = TagSplitter(START, END, inside=thinking)
-        self._at_start = {True: True, False: thinking}  # line ends to drop, inside and outside
+    A thought can only be the first thing in an answer, or be begun by the prompt (`inside`); a
+    tag later on is something that the model talks about. Line ends around a thought are dropped.
+    """
 
-    def feed(self, text: str) -> list[TextDelta | ReasoningDelta]:
-        return self._to_deltas(self._splitter.feed(text))
+    def __init__(self, tags: Tags = TAGS[0], *, inside: bool = False) -> None:
+        self._tags = tags
+        self._state = _State.THINKING if inside else _State.UNDECIDED
+        self._held = ""
+        self._thought_anything = False
 
-    def finish(self) -> list[TextDelta | ReasoningDelta]:
-        return self._to_deltas(self._splitter.finish())
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next belongs to a thought, as far as is known."""
+        return self._state is _State.THINKING
 
-    def _to_deltas(self, pieces: list[Piece]) -> list[TextDelta | ReasoningDelta]:
-        deltas: list[TextDelta | ReasoningDelta] = []
-        for inside, piece in pieces:
-            if inside:
-                self._at_start[False] = True  # what follows the thought begins behind line ends
-            text = piece.lstrip("\n") if self._at_start[inside] else piece
-            if text:
-                self._at_start[inside] = False
-                deltas.append(ReasoningDelta(text) if inside else TextDelta(text))
+    def feed(self, text: str) -> Deltas:
+        if self._state is _State.ANSWERING:
+            return _answer(text)
+        self._held += text
+        deltas: Deltas = []
+        if self._state is _State.UNDECIDED:
+            deltas += self._decide()
+        if self._state is _State.THINKING:
+            deltas += self._think()
+        if self._state is _State.THOUGHT:
+            deltas += self._begin_answer()
         return deltas
+
+    def finish(self) -> Deltas:
+        """What was held back, now that there is no more."""
+        rest, self._held = self._held, ""
+        if self._state is _State.THINKING:
+            return self._thought(rest.rstrip("\n"))
+        return [] if self._state is _State.THOUGHT else _answer(rest)
+
+    def _decide(self) -> Deltas:
+        begun = self._held.lstrip()
+        if self._tags.start.startswith(begun) and begun != self._tags.start:
+            return []  # it may still become the tag
+        if begun.startswith(self._tags.start):
+            self._state, self._held = _State.THINKING, begun.removeprefix(self._tags.start)
+            return []
+        return self._release_answer()
+
+    def _think(self) -> Deltas:
+        thought, end, behind = self._held.partition(self._tags.end)
+        if end:
+            self._state, self._held = _State.THOUGHT, behind
+            return self._thought(thought.rstrip("\n"))
+        # Hold back line ends, which may be the last, and what may become the tag.
+        tag = self._tags.end
+        cut = next((n for n in range(len(tag) - 1, 0, -1) if thought.endswith(tag[:n])), 0)
+        certain = thought[: len(thought) - cut].rstrip("\n")
+        self._held = thought[len(certain) :]
+        return self._thought(certain)
+
+    def _thought(self, text: str) -> Deltas:
+        if not self._thought_anything:
+            text = text.lstrip("\n")
+        if not text:
+            return []
+        self._thought_anything = True
+        return [ReasoningDelta(text)]
+
+    def _begin_answer(self) -> Deltas:
+        self._held = self._held.lstrip("\n")
+        return self._release_answer() if self._held else []
+
+    def _release_answer(self) -> Deltas:
+        self._state = _State.ANSWERING
+        text, self._held = self._held, ""
+        return _answer(text)
+
+
+def _answer(text: str) -> Deltas:
+    return [TextDelta(text)] if text else []

@@ -295,7 +295,7 @@ async def test_a_thought_is_kept_beside_its_answer_and_not_told_again(
 ) -> None:
     engine.answers("<think>\nhmm\n</think>\n\nYes.")
     await said(conversations, "Sure?")
-    assert (await kept(store))[0].answer.reasoning == "hmm\n"
+    assert (await kept(store))[0].answer.reasoning == "hmm"
     await said(conversations, "Really?")
     assert "hmm" not in prompt_of(engine)
 

@@ -46,7 +46,7 @@ async def test_closing_a_generation_cancels_it() -> None:
 async def test_thoughts_are_told_from_the_answer() -> None:
     engine = FakeEngine(answer="<think>\nhmm\n</think>\n\nYes.")
     answer = await collect(await chat_with(engine).start(ask("?"), ANONYMOUS))
-    assert (answer.reasoning, answer.text) == ("hmm\n", "Yes.")
+    assert (answer.reasoning, answer.text) == ("hmm", "Yes.")
 
 
 async def test_an_engine_that_dies_in_mid_answer_is_an_event() -> None:

@@ -1,0 +1,118 @@
+"""Messages as chat templates want them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from service.domain.chat import Message, Role, Tool, ToolCall
+
+Guard = Callable[[Any], Any]
+_BETWEEN = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a template expects instead of the usual text contents and parsed arguments."""
+
+    content_as_parts: bool = False
+    arguments_as_text: bool = False
+
+
+def fold_system(messages: Sequence[Message], *, first: bool, others: bool) -> list[Message]:
+    """Put system messages that a template can't take into the user's next message: those at the
+    beginning when `first`, those further on when `others`."""
+    folded: list[Message] = []
+    carried: list[str] = []
+    at_beginning = True
+    for message in messages:
+        at_beginning = at_beginning and message.role is Role.SYSTEM
+        if message.role is Role.SYSTEM and (first if at_beginning else others):
+            carried.append(message.content)
+        elif message.role is Role.USER and carried:
+            text = _BETWEEN.join([*carried, message.content])
+            folded.append(replace(message, content=text))
+            carried = []
+        else:
+            folded.append(message)
+    if carried:  # nothing of the user's follows: then it speaks for them
+        folded.append(Message(Role.USER, _BETWEEN.join(carried)))
+    return folded
+
+
+def merge_neighbours(messages: Sequence[Message]) -> list[Message]:
+    """Make one message of those that follow one another in the same role, as many templates
+    insist on turns; the answers of several tools stay apart."""
+    merged: list[Message] = []
+    for message in messages:
+        last = merged[-1] if merged else None
+        if last is None or last.role is not message.role or message.role is Role.TOOL:
+            merged.append(message)
+            continue
+        merged[-1] = replace(
+            last,
+            content=_BETWEEN.join(text for text in (last.content, message.content) if text),
+            reasoning=_BETWEEN.join(text for text in (last.reasoning, message.reasoning) if text),
+            tool_calls=last.tool_calls + message.tool_calls,
+        )
+    return merged
+
+
+def to_template_messages(
+    messages: Sequence[Message], shape: Shape, guard: Guard
+) -> list[dict[str, Any]]:
+    """Fresh dictionaries, as templates may change them. All text of people has gone through
+    `guard`."""
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    return [_to_template_message(message, shape, guard, names) for message in messages]
+
+
+def to_template_tools(tools: Sequence[Tool], guard: Guard) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": guard(tool.name),
+                "description": guard(tool.description),
+                "parameters": guard(_parsed(tool.parameters)),
+            },
+        }
+        for tool in tools
+    ]
+
+
+def _to_template_message(
+    message: Message, shape: Shape, guard: Guard, names: dict[str, str]
+) -> dict[str, Any]:
+    content = guard(message.content)
+    told: dict[str, Any] = {
+        "role": message.role.value,
+        "content": [{"type": "text", "text": content}] if shape.content_as_parts else content,
+    }
+    if message.reasoning:
+        told["reasoning_content"] = guard(message.reasoning)
+    if message.tool_calls:
+        told["tool_calls"] = [_to_template_call(c, shape, guard) for c in message.tool_calls]
+    if message.tool_call_id is not None:
+        told["tool_call_id"] = guard(message.tool_call_id)
+        told["name"] = guard(names.get(message.tool_call_id, ""))
+    return told
+
+
+def _to_template_call(call: ToolCall, shape: Shape, guard: Guard) -> dict[str, Any]:
+    arguments = call.arguments if shape.arguments_as_text else _parsed(call.arguments)
+    return {
+        "id": guard(call.id),
+        "type": "function",
+        "function": {"name": guard(call.name), "arguments": guard(arguments)},
+    }
+
+
+def _parsed(text: str) -> Any:
+    """What the JSON text says; text that is no JSON (a model wrote it) stays as it is."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
