@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = fetch(resolve(chosen.name), chosen.state_dir / "models", lines.progress)
         lines.write(event="done", path=str(path))
     except ServiceError as error:
-        sys.stderr.write(error.message + "\n")
+        if chosen.status_fd == 1:  # else whoever reads the lines says it
+            sys.stderr.write(error.message + "\n")
         retryable = error.retry_after_seconds is not None
         lines.write(event="failed", reason=error.message, retryable=retryable)
         return 1

@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(plan: Plan, environment: dict[str, str], systemd: Systemd, journal: Journal) -> None:
-    base = environment.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    base = environment.get("XDG_RUNTIME_DIR", "")
+    if not os.access(base, os.W_OK | os.X_OK):
+        base = tempfile.gettempdir()
     for path in prune_dead(base):
         journal.info("leftovers_removed", f"Removed {path}, which a killed parley left.", path=path)
     listener = open_listener(plan)

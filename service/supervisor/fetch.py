@@ -65,9 +65,12 @@ class Fetch:
     def start(self) -> None:
         self._outcome = None
         self._started = self._loop.now()
-        self._child = self._children.spawn(
-            "download", self._command, on_exit=self._end, on_report=self._hear
-        )
+        try:
+            self._child = self._children.spawn(
+                "download", self._command, on_exit=self._end, on_report=self._hear
+            )
+        except OSError as error:  # no memory or process left for one more, which may pass
+            self._try_later(f"The download of {self._model.name} cannot be started ({error}).")
 
     def cancel(self) -> None:
         """Stop, for good; what has arrived stays for the next start."""
@@ -101,6 +104,9 @@ class Fetch:
             self._finished = True
             self._owner.fetch_failed(reason, None)
             return
+        self._try_later(reason)
+
+    def _try_later(self, reason: str) -> None:
         pause = self._backoff.pause_after(self._loop.now() - self._started)
         self._retry = self._loop.call_in(pause, self.start)
         self._owner.fetch_failed(reason, pause)

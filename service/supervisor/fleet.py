@@ -116,13 +116,19 @@ class Fleet:
             *("--socket", socket_path),
             *("--status-fd", STATUS_FD),
         ]
-        child = self._children.spawn(
-            f"engine-{engine_id}",
-            command,
-            on_exit=lambda returncode: self._bury(seat, returncode),
-            on_report=lambda report: self._hear(seat, report),
-        )
         now = self._loop.now()
+        try:
+            child = self._children.spawn(
+                f"engine-{engine_id}",
+                command,
+                on_exit=lambda returncode: self._bury(seat, returncode),
+                on_report=lambda report: self._hear(seat, report),
+            )
+        except OSError as error:  # no memory or process left for one more, which may pass
+            self.journal.error("engine_not_started", id=engine_id, reason=str(error))
+            seat.restart_at = now + seat.backoff.pause_after(0.0)
+            self._loop.call_in(seat.restart_at - now, lambda: self._restart(seat))
+            return
         seat.restart_at = None
         seat.last_id = engine_id
         seat.engine = Engine(engine_id, socket_path, child, started=now, last_heard=now)
