@@ -221,6 +221,29 @@ def test_a_bias_on_an_unknown_token_is_refused() -> None:
         sampler(Sampling(logit_bias={4: 1.0}), row(0, 0, 0, 0))
 
 
+@pytest.mark.parametrize("size", [3, 200, 5000, 60_000])
+def test_a_draw_at_either_end_finds_a_token_that_has_some_probability(size: int) -> None:
+    logits = np.full(size, -np.inf, np.float32)
+    logits[[1, size // 2]] = 0.0
+    for temperature in (0.01, 1.0, 2.0):
+        options = Sampling(temperature=temperature)
+        assert choose(logits, options, 0.0) == 1
+        assert choose(logits, options, math.nextafter(1, 0)) == size // 2
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 3.0], ids=lambda s: f"spread {s}")
+def test_even_where_the_rest_holds_much_the_shares_are_right(spread: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = (rng.normal(0, spread, 20_000)).astype(np.float32)
+    logits[7] = logits.max() + 2
+    expected = softmax(logits)
+    found = shares(Sampling(), logits, draws=400)
+    assert found.get(7, 0.0) == pytest.approx(expected[7], abs=3e-3)
+    is_low = expected < np.median(expected)
+    mass = sum(share for token, share in found.items() if is_low[token])
+    assert mass == pytest.approx(expected[is_low].sum(), abs=4e-2)
+
+
 def test_a_closed_sampler_refuses() -> None:
     one = sampler(GREEDY, row(1.0))
     one.close()
