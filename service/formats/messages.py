@@ -15,10 +15,12 @@ _BETWEEN = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a template expects instead of the usual text contents and parsed arguments."""
+    """What a template expects instead of what is usual: contents that are text, arguments that
+    are parsed, and None where there are no tools."""
 
     content_as_parts: bool = False
     arguments_as_text: bool = False
+    no_tools_as_list: bool = False
 
 
 def fold_system(messages: Sequence[Message], *, first: bool, others: bool) -> list[Message]:
@@ -69,7 +71,11 @@ def to_template_messages(
     return [_to_template_message(message, shape, guard, names) for message in messages]
 
 
-def to_template_tools(tools: Sequence[Tool], guard: Guard) -> list[dict[str, Any]]:
+def to_template_tools(
+    tools: Sequence[Tool], shape: Shape, guard: Guard
+) -> list[dict[str, Any]] | None:
+    if not tools and not shape.no_tools_as_list:
+        return None
     return [
         {
             "type": "function",

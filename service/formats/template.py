@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -42,7 +42,8 @@ PLAIN = """{% for message in messages %}
 {%- endif %}
 """
 PLAIN_STOPS = ("\nUser:",)
-_SAID, _ANSWERED, _SYSTEM = "xQuestionx", "xAnswerx", "xSystemx"
+_SAID, _ANSWERED, _SYSTEM, _LATER = "xQuestionx", "xAnswerx", "xSystemx", "xLaterx"
+_NO_YES = (False, True)
 
 log = get_logger(__name__)
 
@@ -98,7 +99,7 @@ class ChatTemplate:
         def variables(guard: Guard) -> dict[str, Any]:
             return {
                 "messages": to_template_messages(told, abilities.shape, guard),
-                "tools": to_template_tools(tools, guard) or None,
+                "tools": to_template_tools(tools, abilities.shape, guard),
                 "enable_thinking": thinking,
                 "thinking": thinking,
             }
@@ -120,12 +121,13 @@ class ChatTemplate:
         user = Message(Role.USER, _SAID)
         shape = self._find_shape(user)
         system = Message(Role.SYSTEM, _SYSTEM)
-        late = [user, Message(Role.ASSISTANT, _ANSWERED), system, user]
+        answer, later = Message(Role.ASSISTANT, _ANSWERED), Message(Role.SYSTEM, _LATER)
+        twice = self._try([system, user, answer, later, user], shape)
         plain = self._try([user], shape)
         tool = Tool("x_tool", "x_description", '{"type": "object", "properties": {}}')
         return Abilities(
             system=_SYSTEM in self._try([system, user], shape),
-            system_anywhere=_SYSTEM in self._try(late, shape),
+            system_anywhere=_SYSTEM in twice and _LATER in twice,
             tools="x_tool" in self._try([user], shape, [tool]) and "x_tool" not in plain,
             shape=shape,
         )
@@ -157,17 +159,14 @@ class ChatTemplate:
 
     def _find_shape(self, user: Message) -> Shape:
         """How the template wants contents and tool arguments."""
-        as_parts = not self._shows(_SAID, [user], Shape()) and self._shows(
-            _SAID, [user], Shape(content_as_parts=True)
-        )
-        call = Message(
-            Role.ASSISTANT, "", tool_calls=(ToolCall("call_1", "x_tool", '{"x_city": "x_Rome"}'),)
-        )
-        called = [user, call]
-        as_text = not self._shows("x_Rome", called, Shape(as_parts)) and self._shows(
-            "x_Rome", called, Shape(as_parts, arguments_as_text=True)
-        )
-        return Shape(as_parts, as_text)
+        plainly = (Shape(as_parts, False, as_list) for as_parts in _NO_YES for as_list in _NO_YES)
+        shape = next((shape for shape in plainly if self._shows(_SAID, [user], shape)), Shape())
+        call = ToolCall("call_1", "x_tool", '{"x_city": "x_Rome"}')
+        called = [user, Message(Role.ASSISTANT, "", tool_calls=(call,))]
+        as_text = replace(shape, arguments_as_text=True)
+        if not self._shows("x_Rome", called, shape) and self._shows("x_Rome", called, as_text):
+            return as_text
+        return shape
 
     def _shows(self, text: str, messages: Sequence[Message], shape: Shape) -> bool:
         return text in self._try(messages, shape)
@@ -182,7 +181,7 @@ class ChatTemplate:
         """What the template makes of these; nothing where it refuses."""
         variables = {
             "messages": to_template_messages(messages, shape, _as_it_is),
-            "tools": to_template_tools(tools, _as_it_is) or None,
+            "tools": to_template_tools(tools, shape, _as_it_is),
             "enable_thinking": thinking,
             "thinking": thinking,
         }
