@@ -18,9 +18,13 @@ from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
 from service.settings import Settings, child_environment, load_settings
 
-# What gunicorn's own script does. It puts the present directory in front of all packages, so ours
-# must be known before it looks: `service` is a common name for a directory.
-GUNICORN = "import sys, service; from gunicorn.app.wsgiapp import run; sys.exit(run())"
+# What gunicorn's own script does. gunicorn puts the present directory in front of all packages
+# before it reads its configuration, so that is imported before gunicorn can.
+GUNICORN = """
+import sys, service.gunicorn_conf
+from gunicorn.app.wsgiapp import run
+sys.exit(run())
+""".strip()
 
 
 @click.command()
