@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,20 +31,23 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        self._reading = create_engine(
+        self.engine = create_engine(
             url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
         )
-        self._writing = self._reading.execution_options(**_WRITES)
-        event.listen(self._reading, "connect", _configure)
-        event.listen(self._reading, "begin", _begin)
+        self._writing = self.engine.execution_options(**_WRITES)
+        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "begin", _begin)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
 
     def open(self) -> None:
         """Make the file what this version expects. Blocks. Raises `ConfigurationError`."""
         self._create_folder()
         try:
-            _switch_to_wal(self._reading)
-            migrate(self._writing)
+            with ExitStack() as on_failure:
+                on_failure.callback(self.engine.dispose)
+                _switch_to_wal(self.engine)
+                migrate(self._writing)
+                on_failure.pop_all()
         except (DatabaseError, sqlite3.DatabaseError) as error:
             raise ConfigurationError(
                 f"The database {self._name} can't be used: {_reason(error)}. Restore it from a "
@@ -51,7 +55,7 @@ class Database:
             ) from error
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await self._run(self._reading, work)
+        return await self._run(self.engine, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """The result of `work`, committed. Raises `StoreUnavailable`. Once begun it is finished,
@@ -60,7 +64,7 @@ class Database:
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
-        self._reading.dispose()
+        self.engine.dispose()
 
     async def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         def transaction() -> T:

@@ -13,7 +13,7 @@ CREATE INDEX conversations_by_recency ON conversations (principal_id, updated_at
 -- A turn is one exchange: what was said, and the answer, whose row grows while it is written.
 CREATE TABLE messages (
     key INTEGER NOT NULL PRIMARY KEY,
-    conversation_key INTEGER NOT NULL REFERENCES conversations (key) ON DELETE CASCADE,
+    conversation_key INTEGER NOT NULL,
     turn INTEGER NOT NULL,
     role TEXT NOT NULL,
     content TEXT NOT NULL,
@@ -21,5 +21,6 @@ CREATE TABLE messages (
     state TEXT NOT NULL,
     created_at FLOAT NOT NULL,
     updated_at FLOAT NOT NULL,
-    UNIQUE (conversation_key, turn, role)
+    UNIQUE (conversation_key, turn, role),
+    FOREIGN KEY (conversation_key) REFERENCES conversations (key) ON DELETE CASCADE
 );
