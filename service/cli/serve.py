@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import click
 
 from service import __version__
-from service.cli.memory import check_fits
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
@@ -92,7 +91,7 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
     """
     models_dir = settings.state_dir.absolute() / "models"
     source = resolve(settings.model.name)
-    wanted = _usable_path(source, models_dir, settings)
+    wanted = _usable_path(source, models_dir)
     stand_in = _stand_in(settings, source, models_dir)
     notice = None
     if wanted is None and settings.model.offline:
@@ -148,12 +147,15 @@ def is_readable(settings: Settings) -> bool:
     return chosen == "console" or (chosen == "auto" and sys.stderr.isatty())
 
 
-def _usable_path(source: ModelSource, models_dir: Path, settings: Settings) -> Path | None:
-    """The model's checked file; None when it has to be fetched first."""
+def _usable_path(source: ModelSource, models_dir: Path) -> Path | None:
+    """The model's checked file; None when it has to be fetched first.
+
+    Whether it fits into memory is for the engine to say, which knows how it would use it.
+    """
     if source.needs_hub and not source.is_present(models_dir):
         return None
     path = source.local_path(models_dir)
-    check_fits(check_model_file(path), settings.engine)
+    check_model_file(path)
     return path
 
 
@@ -165,7 +167,7 @@ def _stand_in(
     source = resolve(settings.model.stand_in)
     if source.name == wanted.name:
         return None
-    path = _usable_path(source, models_dir, settings)
+    path = _usable_path(source, models_dir)
     if path is None:
         raise ModelFileError(
             f"The stand-in {source.name} is not on this machine; choose one that is, "
