@@ -71,7 +71,10 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         count = self._count(_TEXT, data) - self._count(_NO_TEXT, data)
-        self.times += [now] * count
+        if count >= 0:
+            self.times += [now] * count
+        else:  # the bytes were cut within an empty text, which looked like one until now
+            del self.times[count:]
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
 
     def _count(self, mark: bytes, data: bytes) -> int:
@@ -86,7 +89,7 @@ class Stream(asyncio.Protocol):
 
     def usage(self) -> dict[str, int]:
         """What the server says it read and wrote. Raises `ValueError` when it does not say so."""
-        for line in reversed(self.tail.split(b"\n")):
+        for line in reversed(self.tail.split(b"\n")[:-1]):
             if line.startswith(b"data: {") and (usage := json.loads(line[6:]).get("usage")):
                 return dict(usage)
         raise ValueError(f"the stream ended without usage: {self.tail[-500:]!r}")
