@@ -66,6 +66,7 @@ class CostModel:
     max_batch_tokens: int
     decode: LinearCost = field(default_factory=LinearCost)
     prefill: LinearCost = field(default_factory=LinearCost)
+    _split: float = 0.0
     _mean_hold: float = 0.0
     _num_holds: int = 0
 
@@ -84,16 +85,31 @@ class CostModel:
         rows = int(spare / self.prefill.per_row) // MIN_CHUNK * MIN_CHUNK
         return max(MIN_CHUNK, min(rows, self.max_batch_tokens))
 
+    def decoded(self, num_rows: int, num_runs: int, seconds: float) -> None:
+        """A decode call of that many rows, in slots that formed that many runs of neighbours."""
+        if num_runs == 1:
+            self.decode.observe(num_rows, seconds)
+        elif self.decode.known:
+            extra = (seconds - self.decode.seconds(num_rows)) / (num_runs - 1)
+            extra = max(0.0, min(extra, 4 * self.decode.seconds(num_rows)))
+            self._split += (extra - self._split) / 8
+
+    @property
+    def split_seconds(self) -> float:
+        """What one more run of slots adds to a decode call: another pass over the weights, and
+        the graph is built anew. Before any was seen, what every call costs."""
+        return max(self._split, self.decode.base)
+
     def padding_pays(self, num_rows: int) -> bool:
-        """Whether computing `num_rows` rows for nothing is cheaper than one more decode call."""
-        return self.decode.known and self.decode.per_row * num_rows < 0.5 * self.decode.base
+        """Whether computing `num_rows` rows for nothing is cheaper than one more run of slots."""
+        return self.decode.known and self.decode.per_row * num_rows < self.split_seconds
 
     @property
     def split_tokens(self) -> float:
         """What one more run of slots costs over a generation, in prompt tokens."""
         if self.prefill.per_row <= 0:
             return MIN_CHUNK
-        return min(_MAX_SPLIT_TOKENS, _TYPICAL_STEPS * self.decode.base / self.prefill.per_row)
+        return min(_MAX_SPLIT_TOKENS, _TYPICAL_STEPS * self.split_seconds / self.prefill.per_row)
 
     def held(self, seconds: float) -> None:
         """A generation held its slot for that long."""

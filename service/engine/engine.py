@@ -192,8 +192,7 @@ class Engine:
             for slot in plan.padded:
                 self._residency.forget_padding(slot)
         now = self._clock()
-        if plan.contiguous:
-            self.cost.decode.observe(len(plan.rows), now - started)
+        self.cost.decoded(len(plan.rows), plan.num_runs, now - started)
         gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
         self.gauges.decoded(len(sequences), now, gaps)
         for sequence, token_id in zip(sequences, token_ids, strict=True):

@@ -118,13 +118,14 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """One decode call: its rows in ascending order of slots, the row of each sequence, and the
-    free slots that got a row for nothing, to be trimmed afterwards."""
+    """One decode call: its rows in ascending order of slots, the row of each sequence, the free
+    slots that got a row for nothing (to be trimmed afterwards), and in how many runs of neighbours
+    the slots are."""
 
     rows: list[DecodeRow]
     sampled: list[tuple[int, Sequence]]
     padded: list[Slot]
-    contiguous: bool
+    num_runs: int
 
 
 def plan_decode(
@@ -138,7 +139,7 @@ def plan_decode(
     rows: list[DecodeRow] = []
     sampled: list[tuple[int, Sequence]] = []
     padded: list[Slot] = []
-    contiguous = True
+    num_runs = 1
     previous = -1
     for sequence in sequences:
         index = sequence.lane.index
@@ -148,8 +149,8 @@ def plan_decode(
                 rows += [DecodeRow(s.index, s.num_tokens, sequence.token_ids[-1]) for s in hole]
                 padded += hole
             else:
-                contiguous = False
+                num_runs += 1
         sampled.append((len(rows), sequence))
         rows.append(DecodeRow(index, sequence.num_computed, sequence.token_ids[-1]))
         previous = index
-    return DecodePlan(rows, sampled, padded, contiguous)
+    return DecodePlan(rows, sampled, padded, num_runs)

@@ -12,11 +12,15 @@ class StatusPipe:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
+        self._progress = -1.0
         if descriptor is not None:
             os.set_blocking(descriptor, False)
 
     def progress(self, value: float) -> None:
-        """The share of the model that is loaded, 0 to 1."""
+        """The share of the model that is loaded, 0 to 1; told in steps of one percent."""
+        if value < 1 and value - self._progress < 0.01:
+            return
+        self._progress = value
         self._write({"event": "progress", "value": round(value, 4)})
 
     def ready(self, load_seconds: float) -> None:

@@ -79,6 +79,19 @@ def test_padding_pays_where_rows_cost_little_and_calls_much() -> None:
     assert not CostModel(0.25, 512).padding_pays(1)
 
 
+def test_what_a_split_really_costs_is_learned_from_those_that_happen() -> None:
+    costs = CostModel(0.25, 512)
+    for i in range(40):
+        costs.decoded(1 + i % 4, 1, 0.002 + 0.001 * (1 + i % 4))
+    assert not costs.padding_pays(3)
+    for _ in range(40):
+        costs.decoded(2, 2, 0.010)  # 4 ms for the rows, 6 ms for the hole between them
+    assert costs.split_seconds == pytest.approx(0.006, rel=0.1)
+    assert costs.padding_pays(3)
+    assert not costs.padding_pays(8)
+    assert costs.decode.seconds(2) == pytest.approx(0.004, rel=0.1)
+
+
 def test_the_time_to_come_back_grows_with_the_line_and_shrinks_with_slots() -> None:
     costs = model()
     for _ in range(8):

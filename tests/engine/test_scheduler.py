@@ -98,7 +98,7 @@ def test_decode_rows_come_in_the_order_of_slots() -> None:
         (1, 4, 1),
         (2, 4, 2),
     ]
-    assert decode.contiguous
+    assert decode.num_runs == 1
 
 
 def test_a_hole_is_padded_where_that_pays() -> None:
@@ -109,7 +109,7 @@ def test_a_hole_is_padded_where_that_pays() -> None:
     decode = plan_decode(plan.generating(), plan.slots, lambda _: True)
     assert [(row.slot, row.position) for row in decode.rows] == [(0, 4), (1, 3), (2, 4)]
     assert [row for row, _ in decode.sampled] == [0, 2]
-    assert ([slot.index for slot in decode.padded], decode.contiguous) == ([1], True)
+    assert ([slot.index for slot in decode.padded], decode.num_runs) == ([1], 1)
 
 
 def test_a_hole_stays_where_padding_costs_more_than_a_split() -> None:
@@ -117,7 +117,7 @@ def test_a_hole_stays_where_padding_costs_more_than_a_split() -> None:
     for slot in (0, 2):
         admit(plan, sequence(slot, length=5), slot, num_computed=4)
     decode = plan_decode(plan.generating(), plan.slots, lambda _: False)
-    assert ([row.slot for row in decode.rows], decode.contiguous) == ([0, 2], False)
+    assert ([row.slot for row in decode.rows], decode.num_runs) == ([0, 2], 2)
 
 
 def test_a_slot_whose_prompt_is_being_read_is_never_padded() -> None:

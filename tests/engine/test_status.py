@@ -9,7 +9,8 @@ from service.engine.status import StatusPipe
 def test_each_report_is_one_line_of_json() -> None:
     reading, writing = os.pipe()
     status = StatusPipe(writing)
-    status.progress(0.43)
+    for value in (0.43, 0.431, 0.432):
+        status.progress(value)
     status.ready(1.2)
     status.heartbeat(5, 2, 1, 0.0125)
     status.failed("No such file.")
@@ -28,9 +29,9 @@ def test_a_supervisor_that_does_not_read_holds_nobody_up() -> None:
     reading, writing = os.pipe()
     status = StatusPipe(writing)
     for _ in range(10_000):
-        status.progress(0.5)
+        status.heartbeat(1, 0, 0, 0.0)
     os.close(reading)
-    status.progress(0.6)
+    status.heartbeat(2, 0, 0, 0.0)
     os.close(writing)
 
 
