@@ -18,7 +18,8 @@ class Stream:
     """One streamed answer, read in a thread of its own.
 
     `started` is set at the first text. Once `wait` has returned: `finish_reason` and `error` as
-    they were sent, and `whole` when the body ended as HTTP wants it, after `[DONE]` or an error.
+    they were sent, the usage, and `whole` when the body ended as HTTP wants it, after `[DONE]` or
+    an error.
     """
 
     url: str
@@ -27,6 +28,7 @@ class Stream:
     status: int = 0
     text: str = ""
     finish_reason: str | None = None
+    completion_tokens: int = 0
     error: dict[str, Any] | None = None
     whole: bool = False
     broken: str = ""
@@ -48,6 +50,7 @@ class Stream:
             "max_tokens": self.max_tokens,
             "logit_bias": ENDS,
             "stream": True,
+            "stream_options": {"include_usage": True},
         }
         last = ""
         try:
@@ -70,6 +73,7 @@ class Stream:
             return
         chunk = json.loads(data)
         self.error = self.error or chunk.get("error")
+        self.completion_tokens = (chunk.get("usage") or {}).get("completion_tokens", 0)
         for choice in chunk.get("choices", ()):
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             piece = choice["delta"].get("content") or ""
