@@ -21,7 +21,7 @@ from service.ipc.framing import FrameReader, encode, from_engine_decoder
 from service.ipc.messages import Accepted, Counted, Done, Frame, Hello, Refused, Step, Submit
 
 POCKET = Path(__file__).parents[2] / "service" / "models" / "pocket.gguf"
-SECONDS = 60
+SECONDS = 120
 
 
 def prompt_of(*turns: str) -> Prompt:

@@ -99,7 +99,7 @@ def test_a_heartbeat_tells_what_the_engine_does(engine: Engine) -> None:
 
 
 def test_after_sigterm_what_runs_is_finished_and_nothing_new_begins(tmp_path: Path) -> None:
-    with running_engine(tmp_path) as engine:
+    with running_engine(tmp_path, PARLEY_DRAIN_SECONDS="300") as engine:
         engine.next_event("ready")
         client = engine.connect()
         for number, question in enumerate(QUESTIONS):
