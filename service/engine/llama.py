@@ -112,26 +112,29 @@ class LlamaRunner:
                 raise RunnerError(
                     f"{total} tokens in one call; at most {self.max_batch_tokens} fit"
                 )
+            self._check_tokens(part.token_ids)
             self._batch.token[at:stop] = part.token_ids
             self._batch.position[at:stop] = range(part.start, part.start + count)
             self._batch.sequence[at:stop] = part.slot
             at, previous = stop, part.slot
-        self._check_tokens(at)
+        if not at:
+            raise RunnerError("an empty batch")
         self._run(at, [part.slot for part in parts], outputs=False)
         for part in parts:
             self._held[part.slot] += len(part.token_ids)
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
-        previous = -1
+        slots, positions, token_ids, previous = [], [], [], -1
         for row in rows:
             self._check_place(row.slot, row.position, 1, previous)
-            previous = row.slot
-        count = len(rows)
-        slots = [row.slot for row in rows]
-        self._batch.token[:count] = [row.token_id for row in rows]
-        self._batch.position[:count] = [row.position for row in rows]
+            slots.append(previous := row.slot)
+            positions.append(row.position)
+            token_ids.append(row.token_id)
+        self._check_tokens(token_ids)
+        count = len(slots)
+        self._batch.token[:count] = token_ids
+        self._batch.position[:count] = positions
         self._batch.sequence[:count] = slots
-        self._check_tokens(count)
         self._run(count, slots, outputs=True)
         for slot in slots:
             self._held[slot] += 1
@@ -212,14 +215,13 @@ class LlamaRunner:
                 f"slot {slot} has room for {self._num_cells - start} tokens, not for {count}"
             )
 
-    def _check_tokens(self, count: int) -> None:
-        if not count:
+    def _check_tokens(self, token_ids: Sequence[int]) -> None:
+        if not token_ids:
             raise RunnerError("an empty batch")
-        ids = self._batch.token[:count]
-        if ids.min() < 0 or ids.max() >= self._vocabulary.size:
+        least, most = min(token_ids), max(token_ids)
+        if least < 0 or most >= self._vocabulary.size:
             raise RunnerError(
-                f"token ids {ids.min()} to {ids.max()}; the model has 0 to "
-                f"{self._vocabulary.size - 1}"
+                f"token ids {least} to {most}; the model has 0 to {self._vocabulary.size - 1}"
             )
 
     def _run(self, count: int, slots: Sequence[int], *, outputs: bool) -> None:

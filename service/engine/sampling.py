@@ -115,8 +115,9 @@ class RowSampler:
             logits[ids] += bias
         if self._penalties is not None and self._penalties.counts:
             ids = self._penalties.ids()
-            saved.append((ids, logits[ids]))
-            logits[ids] = self._penalties.apply(logits[ids])
+            values = logits[ids]
+            saved.append((ids, values))
+            logits[ids] = self._penalties.apply(values)
         try:
             return self._choose(logits)
         finally:
@@ -176,8 +177,10 @@ def choose(logits: Row, sampling: Sampling, draw: float) -> int:
     temperature = sampling.temperature
     if not _truncates(sampling):
         return _draw_from_row(logits, best, temperature, draw)
-    ids, values = _truncate(*_eligible(logits, best, sampling), sampling)
-    return int(ids[_place(_cumulated(_weights(values, _ZERO, temperature)), draw)])
+    ids, values, missing = _eligible(logits, best, sampling)
+    places, values = _truncate(values, missing, sampling)
+    place = places[_place(_cumulated(_weights(values, _ZERO, temperature)), draw)]
+    return int(place if ids is None else ids[place])
 
 
 def _truncates(sampling: Sampling) -> bool:
@@ -294,55 +297,48 @@ def _top_candidates(logits: Row, count: int) -> Ids | None:
     The threshold is that of a sample in which a few more than its share lie above.
     """
     sample = logits[::_STRIDE]
-    above = count // _STRIDE + 12
+    above = count // _STRIDE + 8
     if above >= sample.size:
         return None
     ids = _at_least(logits, np.partition(sample, sample.size - above)[sample.size - above])
     return ids if ids.size >= count else None
 
 
-def _truncate(ids: Ids | None, values: Row, missing: float, sampling: Sampling) -> tuple[Ids, Row]:
-    """What top-k, typical, top-p and min-p leave, in this order; at least the best token.
+def _truncate(values: Row, missing: float, sampling: Sampling) -> tuple[Ids, Row]:
+    """What top-k, typical, top-p and min-p leave, in this order: places, and their values.
 
     `values` are logits below the best one, `missing` is the mass of tokens that are not among
-    them. Tokens that tie with the last one kept are kept too.
+    them. The best come first, so that every cut but the typical one keeps a beginning; at least
+    one token stays.
     """
-    if 0 < sampling.top_k < values.size:
-        at = values.size - sampling.top_k
-        ids, values = _keep(ids, values, _at_least(values, np.partition(values, at)[at]))
+    places: Ids = values.argsort()[::-1]
+    if sampling.top_k > 0:
+        places = places[: sampling.top_k]
+    ranked = values[places]
     if sampling.typical_p < 1:
-        ids, values = _keep(ids, values, _typical(values, sampling.typical_p))
-    floor = np.float32(-math.inf)
-    if sampling.min_p > 0:
-        floor = values.max() + np.float32(math.log(sampling.min_p))
+        kept = _typical(ranked, sampling.typical_p)
+        places, ranked = places[kept], ranked[kept]
+    if sampling.top_p == 1 and sampling.min_p == 0:
+        return places, ranked
+    weights = np.exp(ranked)
+    count = ranked.size
     if sampling.top_p < 1:
-        floor = max(floor, _nucleus_floor(values, missing, sampling.top_p))
-    if ids is None or floor > -math.inf:
-        ids, values = _keep(ids, values, _at_least(values, floor))
-    return ids, values
-
-
-def _keep(ids: Ids | None, values: Row, places: Ids) -> tuple[Ids, Row]:
-    return places if ids is None else ids[places], values[places]
-
-
-def _nucleus_floor(values: Row, missing: float, share: float) -> np.float32:
-    """The logit of the last of the fewest tokens that together hold `share` of all mass."""
-    ordered = np.sort(values)[::-1]
-    mass = _cumulated(np.exp(ordered))
-    last = int(mass.searchsorted(share * (mass[-1] + missing)))
-    return np.float32(ordered[min(last, ordered.size - 1)])
+        mass = _cumulated(weights)
+        count = int(mass.searchsorted(sampling.top_p * (float(mass[-1]) + missing))) + 1
+    if sampling.min_p > 0:
+        count = min(count, int((weights >= sampling.min_p * weights[0]).sum()))
+    return places[:count], ranked[:count]
 
 
 def _typical(values: Row, share: float) -> Ids:
-    """Places of the tokens whose surprise is closest to the expected one, up to `share`."""
+    """Places, in order, of tokens whose surprise is closest to the expected one, up to `share`."""
     weights = np.exp(values)
     probability = weights / weights.sum()
     surprise = -np.log(np.maximum(probability, np.finfo(np.float32).tiny))
     distance = np.abs(surprise - (probability * surprise).sum())
     order = np.argsort(distance, kind="stable")
     mass = probability[order].cumsum(dtype=np.float64)
-    return order[: int(mass.searchsorted(share * mass[-1])) + 1]
+    return np.sort(order[: int(mass.searchsorted(share * mass[-1])) + 1])
 
 
 def _bias_of(
