@@ -40,7 +40,7 @@ class Load:
 class Measured:
     """Seconds and tokens of one load. Rates are of all streams together.
 
-    `decode_tokens_per_second` is taken while every stream is writing, so that it can be compared
+    `decode_tokens_per_second` is taken while every stream is writing (`together_seconds`), so that it can be compared
     with a benchmark that only decodes; `tokens_per_second` from the first request to the last byte.
     """
 
@@ -49,6 +49,7 @@ class Measured:
     prompt_tokens: list[int]
     tokens_per_second: float
     decode_tokens_per_second: float
+    together_seconds: float
     first_token_seconds: list[float]
     gap_seconds: list[float]
     client_cpu_share: float
@@ -127,25 +128,32 @@ async def measure(load: Load) -> Measured:
     usages = [stream.usage() for stream in streams]
     tokens = [usage["completion_tokens"] for usage in usages]
     times = [stream.times for stream in streams]
+    begin, end = _together(times)
     return Measured(
         streams=load.streams,
         tokens=tokens,
         prompt_tokens=[usage["prompt_tokens"] for usage in usages],
         tokens_per_second=sum(tokens) / wall,
         decode_tokens_per_second=_rate_while_all_write(times, tokens),
+        together_seconds=end - begin,
         first_token_seconds=[t[0] - s.sent for s, t in zip(streams, times, strict=True)],
         gap_seconds=[b - a for t in times for a, b in itertools.pairwise(t)],
         client_cpu_share=share,
     )
 
 
+def _together(times: list[list[float]]) -> tuple[float, float]:
+    """From when the last stream has begun until the first one ends."""
+    return max(t[0] for t in times), min(t[-1] for t in times)
+
+
 def _rate_while_all_write(times: list[list[float]], tokens: list[int]) -> float:
-    """Tokens per second from when the last stream has begun until the first one ends."""
-    begin, end = max(t[0] for t in times), min(t[-1] for t in times)
+    """Tokens per second while all streams write; 0 when they never do."""
+    begin, end = _together(times)
     # Where several tokens came in one frame (a character of several tokens), it counts as many.
     per_frame = sum(tokens) / sum(len(t) for t in times)
     written = sum(sum(begin < at <= end for at in t) for t in times) * per_frame
-    return written / (end - begin)
+    return written / (end - begin) if end > begin else 0.0
 
 
 def _same(stream: Stream) -> Stream:

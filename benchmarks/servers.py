@@ -22,6 +22,7 @@ from benchmarks.shape import Shape
 from deploy.setup.commands import Failure
 
 _START_SECONDS = 120
+_SHORTEST_SECONDS = 0.5  # a rate over less than this is none
 
 
 @contextmanager
@@ -63,7 +64,10 @@ def put_under(load: Load) -> Measured:
     )
     if done.returncode != 0:
         raise Failure(f"{done.stderr[-2000:]}\nthe load of {load.streams} streams failed.")
-    return Measured(**json.loads(done.stdout))
+    measured = Measured(**json.loads(done.stdout))
+    if measured.together_seconds < _SHORTEST_SECONDS:
+        raise Failure(f"{load.streams} streams hardly wrote at the same time; take more --tokens.")
+    return measured
 
 
 @contextmanager

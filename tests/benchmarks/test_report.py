@@ -9,7 +9,17 @@ from benchmarks.shape import Shape
 
 
 def measured(streams: int, rate: float, tokens: int = 128) -> Measured:
-    return Measured(streams, [tokens] * streams, [128], rate / 2, rate, [0.5], [0.02, 0.03], 0.01)
+    return Measured(
+        streams=streams,
+        tokens=[tokens] * streams,
+        prompt_tokens=[128] * streams,
+        tokens_per_second=rate / 2,
+        decode_tokens_per_second=rate,
+        together_seconds=4.0,
+        first_token_seconds=[0.5],
+        gap_seconds=[0.02, 0.03],
+        client_cpu_share=0.01,
+    )
 
 
 def a_run(tokens: int = 128) -> Run:
