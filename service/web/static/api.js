@@ -12,16 +12,15 @@ export class ApiError extends Error {
 }
 
 /**
- * The state of the service, as `/health` tells it. An answer that is not one means the service is
- * away; that is a state too, so this never throws, except that `signal` was aborted.
+ * The state of the service, as `/health` tells it. No answer, one that comes too late for `signal`,
+ * or one that is not ours means that the service is away; that is a state too, so nothing is thrown.
  */
 export async function fetchHealth(signal) {
   try {
     const response = await fetch(here("health"), { signal, headers: { Accept: "application/json" } });
     const facts = await response.json();
     return { reachable: true, ...facts };
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     return { reachable: false, status: "unreachable", model_loaded: false };
   }
 }

@@ -5,6 +5,7 @@ import { fetchHealth } from "./api.js";
 const CALM_MS = 30_000;
 const EAGER_MS = 1_500; // while something is going on that a person waits for
 const AWAY_MS = 5_000;
+const PATIENCE_MS = 10_000; // a service that hangs is away
 
 /** What `/health` says, as it is shown: `{mood, text, notice, progress}`. */
 export function describe(health) {
@@ -43,7 +44,7 @@ export class Status {
   /** Ask now, and again after a while that depends on the answer. */
   async check() {
     clearTimeout(this.timer);
-    const health = await fetchHealth();
+    const health = await fetchHealth(AbortSignal.timeout(PATIENCE_MS));
     this.show(describe(health));
     clearTimeout(this.timer);
     const settled = health.status === "healthy" && !health.download;
