@@ -177,14 +177,15 @@ class BodyLimit:
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
+        announced = _announced_bytes(scope)
+        if scope["type"] != "http" or (announced is not None and announced <= self.max_bytes):
+            await self.app(scope, receive, send)  # the server holds the client to its word
             return
         num_bytes, refused = 0, False
 
         async def counting() -> Message:
             nonlocal num_bytes, refused
-            if not num_bytes and self._announced(scope) > self.max_bytes:
+            if announced is not None:
                 refused = True
                 raise self._refusal()
             message = await receive()
@@ -207,10 +208,6 @@ class BodyLimit:
 
         await self.app(scope, counting, lingering)
 
-    def _announced(self, scope: Scope) -> int:
-        length = Headers(scope=scope).get("content-length", "")
-        return int(length) if length.isascii() and length.isdigit() else 0
-
     def _refusal(self) -> HTTPException:
         return HTTPException(413, f"The body exceeds the {self.max_bytes} bytes that are accepted.")
 
@@ -225,3 +222,9 @@ class BodyLimit:
                         return
         except TimeoutError:
             _log.info("body_abandoned", num_dropped_bytes=num_dropped)
+
+
+def _announced_bytes(scope: Scope) -> int | None:
+    """The length that the client announced; None where it sends pieces, or nothing."""
+    length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+    return int(length[:19]) if length.isascii() and length.isdigit() else None
