@@ -119,6 +119,7 @@ class FakeEngine:
         self.paced = False
         self.jobs: list[Job] = []
         self.cancelled: list[Job] = []
+        self.refused: list[Job] = []
         self.running: list[FakeStream] = []
         self.closed = False
         self._answers: list[str] = []
@@ -159,6 +160,7 @@ class FakeEngine:
 
     async def submit(self, job: Job) -> FakeStream:
         if self._refusals:
+            self.refused.append(job)
             raise self._refusals.pop(0)
         prompt_tokens = await self.count_tokens(job.prompt)
         if prompt_tokens >= self.model.context_length:
