@@ -40,8 +40,9 @@ class Load:
 class Measured:
     """Seconds and tokens of one load. Rates are of all streams together.
 
-    `decode_tokens_per_second` is taken while every stream is writing (`together_seconds`), so that it can be compared
-    with a benchmark that only decodes; `tokens_per_second` from the first request to the last byte.
+    `decode_tokens_per_second` is taken while every stream is writing (`together_seconds`), so that
+    it can be compared with a benchmark that only decodes; `tokens_per_second` from the first
+    request to the last byte.
     """
 
     streams: int

@@ -156,6 +156,15 @@ async def test_a_refusal_for_good_is_one_sentence(visitor: Visitor, engine: Fake
     visitor.complaints.clear()  # the browser itself reports every status of 500
 
 
+async def test_what_cannot_be_answered_is_not_offered_again(
+    visitor: Visitor, engine: FakeEngine
+) -> None:
+    await visitor.ask("word " * 600)
+    await expect(visitor.page.locator(".failure p")).to_contain_text("512")
+    await expect(visitor.page.get_by_role("button", name="Try again")).to_have_count(0)
+    visitor.complaints.clear()
+
+
 async def test_enter_sends_and_shift_enter_breaks_the_line(
     visitor: Visitor, engine: FakeEngine
 ) -> None:

@@ -55,8 +55,8 @@ export class AnswerView {
     this.element.setAttribute("aria-busy", "false");
     const foot = make("footer");
     if (this.text) foot.append(copyButton("Copy answer", () => this.text));
-    foot.append(make("span", "facts", facts));
-    this.element.append(foot);
+    if (facts) foot.append(make("span", "facts", facts));
+    if (foot.hasChildNodes()) this.element.append(foot);
     this.onGrow();
   }
 
@@ -65,7 +65,7 @@ export class AnswerView {
     this.end();
     const box = make("div", "failure");
     box.append(make("p", "", sentence));
-    if (retry) box.append(retryButton(() => { box.remove(); retry(); }));
+    if (retry) box.append(retryButton(retry));
     this.element.append(box);
     this.onGrow();
   }

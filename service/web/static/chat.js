@@ -90,14 +90,18 @@ export class Chat {
   failed(error, answer, text) {
     if (!(error instanceof ApiError)) console.error(error);
     const failure = error instanceof ApiError ? error.message : "Something went wrong in this page.";
-    answer.view.fail(failure, () => {
-      if (this.busy) return;
-      answer.view.element.remove();
-      this.messages = this.messages.filter((message) => message.id !== answer.id);
-      this.answer(text);
-    });
+    // What was refused for what it says (4xx) would be refused again.
+    const hopeless = error.status >= 400 && error.status < 500;
+    answer.view.fail(failure, hopeless ? null : () => this.askAgain(text, answer));
     this.onTrouble();
     return { record: { ...answer.record(""), failure }, spoken: failure };
+  }
+
+  askAgain(text, failed) {
+    if (this.busy) return;
+    failed.view.element.remove();
+    this.messages = this.messages.filter((message) => message.id !== failed.id);
+    this.answer(text);
   }
 
   async stream(text, answer, signal) {
