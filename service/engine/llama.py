@@ -8,7 +8,7 @@ the process; everything it would abort on is checked here first and raised as `R
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.batch import Batch
-from service.engine.calibrate import settle_blas
+from service.engine.calibrate import BLAS_ROWS, settle_blas
 from service.engine.loading import LoadedModel, load_model, open_context
 from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
 from service.engine.sampling import Row, RowSampler
@@ -53,10 +53,11 @@ def create_runner(
     with ExitStack() as owned:
         model = load_model(model_path, settings, on_progress)
         owned.callback(model.close)
-        settle_blas(model, settings)
+        blas_from = settle_blas(model, settings)
         context = open_context(model, settings)
         owned.callback(llama.llama_free, context)
         runner = LlamaRunner(model, context, settings, model_name)
+        runner.reads_with_blas_from(blas_from)
         runner.owns(owned.pop_all())
     return runner
 
@@ -68,6 +69,7 @@ class LlamaRunner:
         self, model: LoadedModel, context: Any, settings: EngineSettings, name: str
     ) -> None:
         self._closing = ExitStack()
+        self._blas_from: int | None = None
         self._vocabulary = Vocabulary(model.vocab, max_prompt_bytes=settings.max_prompt_bytes)
         self._context = context
         self._memory = llama.llama_get_memory(context)
@@ -88,6 +90,10 @@ class LlamaRunner:
         """Close these with the runner."""
         self._closing = resources
 
+    def reads_with_blas_from(self, num_tokens: int | None) -> None:
+        """Read fewer tokens than that without BLAS; None where there is no BLAS to avoid."""
+        self._blas_from = num_tokens
+
     # --- text ---------------------------------------------------------------------------------
 
     def tokenize(self, prompt: Prompt) -> list[int]:
@@ -102,26 +108,10 @@ class LlamaRunner:
     # --- steps --------------------------------------------------------------------------------
 
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
-        at, previous = 0, -1
-        for part in parts:
-            count = len(part.token_ids)
-            self._check_place(part.slot, part.start, count, previous)
-            stop = at + count
-            if stop > self.max_batch_tokens:
-                total = sum(len(p.token_ids) for p in parts)
-                raise RunnerError(
-                    f"{total} tokens in one call; at most {self.max_batch_tokens} fit"
-                )
-            self._check_tokens(part.token_ids)
-            self._batch.token[at:stop] = part.token_ids
-            self._batch.position[at:stop] = range(part.start, part.start + count)
-            self._batch.sequence[at:stop] = part.slot
-            at, previous = stop, part.slot
-        if not at:
-            raise RunnerError("an empty batch")
-        self._run(at, [part.slot for part in parts], outputs=False)
-        for part in parts:
-            self._held[part.slot] += len(part.token_ids)
+        self._check_parts(parts)
+        self._abort.lower()
+        for call in self._calls(parts):
+            self._read(call)
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
         slots, positions, token_ids, previous = [], [], [], -1
@@ -131,6 +121,7 @@ class LlamaRunner:
             positions.append(row.position)
             token_ids.append(row.token_id)
         self._check_tokens(token_ids)
+        self._abort.lower()
         count = len(slots)
         self._batch.token[:count] = token_ids
         self._batch.position[:count] = positions
@@ -215,6 +206,18 @@ class LlamaRunner:
                 f"slot {slot} has room for {self._num_cells - start} tokens, not for {count}"
             )
 
+    def _check_parts(self, parts: Sequence[PrefillPart]) -> None:
+        previous = -1
+        for part in parts:
+            self._check_place(part.slot, part.start, len(part.token_ids), previous)
+            self._check_tokens(part.token_ids)
+            previous = part.slot
+        total = sum(len(part.token_ids) for part in parts)
+        if not total:
+            raise RunnerError("an empty batch")
+        if total > self.max_batch_tokens:
+            raise RunnerError(f"{total} tokens in one call; at most {self.max_batch_tokens} fit")
+
     def _check_tokens(self, token_ids: Sequence[int]) -> None:
         if not token_ids:
             raise RunnerError("an empty batch")
@@ -224,9 +227,32 @@ class LlamaRunner:
                 f"token ids {least} to {most}; the model has 0 to {self._vocabulary.size - 1}"
             )
 
+    def _calls(self, parts: Sequence[PrefillPart]) -> Iterator[Sequence[PrefillPart]]:
+        """The parts as one call, or as several that are too small for BLAS where it would lose."""
+        total = sum(len(part.token_ids) for part in parts)
+        if self._blas_from is None or total >= self._blas_from or total < BLAS_ROWS:
+            yield parts
+            return
+        for part in parts:
+            for at in range(0, len(part.token_ids), BLAS_ROWS - 1):
+                token_ids = part.token_ids[at : at + BLAS_ROWS - 1]
+                yield [PrefillPart(part.slot, part.start + at, token_ids)]
+
+    def _read(self, parts: Sequence[PrefillPart]) -> None:
+        at = 0
+        for part in parts:
+            count = len(part.token_ids)
+            stop = at + count
+            self._batch.token[at:stop] = part.token_ids
+            self._batch.position[at:stop] = range(part.start, part.start + count)
+            self._batch.sequence[at:stop] = part.slot
+            at = stop
+        self._run(at, [part.slot for part in parts], outputs=False)
+        for part in parts:
+            self._held[part.slot] += len(part.token_ids)
+
     def _run(self, count: int, slots: Sequence[int], *, outputs: bool) -> None:
         self._num_rows = 0
-        self._abort.lower()
         answer = _decode(self._context, self._batch.close(count, outputs=outputs))
         if answer == _DONE:
             return

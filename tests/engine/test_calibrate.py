@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from service.engine.calibrate import break_even
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel
 
@@ -31,8 +32,8 @@ in_use = calibrate.settle_blas(model, settings)
 seconds = time.perf_counter() - began
 registered = bool(calibrate._registry(b"BLAS"))
 context = loading.open_context(model, settings)
-print(json.dumps({"in_use": in_use, "registered": registered, "seconds": seconds,
-                  "context": bool(context)}))
+print(json.dumps({"in_use": in_use is not None, "from": in_use, "seconds": seconds,
+                  "registered": registered, "context": bool(context)}))
 """
 
 
@@ -88,6 +89,25 @@ def test_it_is_measured_and_the_better_way_is_kept(large: Path) -> None:
         pytest.skip("this build has no BLAS")
     assert said["reason"] == "measured"
     assert said["products"] > 0
-    gained = said["seconds_with_blas"] * 1.1 < said["seconds_without_blas"]
-    assert verdict["in_use"] == verdict["registered"] == gained
+    assert verdict["from"] == said["pays_from_tokens"]
+    assert verdict["in_use"] == verdict["registered"] == said["in_use"]
     assert verdict["context"]
+
+
+@pytest.mark.parametrize(
+    ("slow", "quick", "short", "tokens"),
+    [
+        (2.1, 3.0, 1.0, None),  # never: an EPYC with VNNI, Q4_K
+        (5.5, 2.97, 1.52, 145),  # measured beside eight other processes
+        (5.5, 5.4, 5.3, None),  # only just, and only for the longest
+        (5.0, 1.0, 0.05, 32),  # nearly free
+    ],
+)
+def test_blas_pays_from_where_its_cost_per_call_is_earned_back(
+    slow: float, quick: float, short: float, tokens: int | None
+) -> None:
+    assert break_even(512, slow, quick, short) == tokens
+
+
+def test_a_batch_too_small_for_blas_gains_nothing() -> None:
+    assert break_even(32, 1.0, 0.5, 0.5) is None

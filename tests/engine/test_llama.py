@@ -270,6 +270,18 @@ def test_an_abort_ends_a_prefill_within_50_ms_and_work_goes_on(slow: LlamaRunner
     assert slow.resident(0) == held + 8
 
 
+def test_reading_in_small_calls_means_the_same(pocket: LlamaRunner) -> None:
+    ids = chat(pocket, "What is the capital of France? " * 12)
+    expected = alone(pocket, ids)
+    pocket.reads_with_blas_from(200)
+    try:
+        assert 64 < len(ids) < 200
+        assert alone(pocket, ids) == expected
+        assert pocket.resident(0) == len(ids) - 1 + len(expected)
+    finally:
+        pocket.reads_with_blas_from(None)
+
+
 def test_an_abort_between_calls_is_forgotten(pocket: LlamaRunner) -> None:
     pocket.abort()
     pocket.prefill([PrefillPart(0, 0, [5, 6, 7])])
