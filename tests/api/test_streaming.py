@@ -6,16 +6,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from service.api.dialects.native.frames import JsonFrames
+from service.api.streaming import EventStream
 from service.domain.errors import QueueFull
+from service.domain.events import Event, TextDelta
+from service.ipc.client import Job
 from service.settings import ApiSettings
 from tests.api.running import listening, running_app
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FakeEngine, FakeStream
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 STREAMS: list[tuple[str, dict[str, Any]]] = [
@@ -217,3 +221,75 @@ async def test_tokens_that_wait_together_leave_in_one_write(
     }
     await app(scope, receive, send)
     assert b"data: Hello\n\ndata:  there,\n\ndata:  friend.\n\n" in bodies[1]
+
+
+class _SlowToAccept(FakeEngine):
+    """An engine whose queue is long: it accepts nothing, but notices who gives up waiting."""
+
+    given_up = False
+
+    async def submit(self, job: Job) -> FakeStream:
+        self.jobs.append(job)
+        await self.changed()
+        try:
+            return await asyncio.Future()
+        except asyncio.CancelledError:
+            self.given_up = True
+            await self.changed()
+            raise
+
+
+@pytest.mark.parametrize(("path", "body"), STREAMS + REPLIES)
+async def test_a_client_that_leaves_before_it_was_accepted_cancels_too(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    engine = _SlowToAccept()
+    async with (
+        running_app(engine, tmp_path) as app,
+        listening(app) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        asking = asyncio.create_task(client.post(path, json=body))
+        await engine.until(lambda: engine.jobs)
+        asking.cancel()
+        async with asyncio.timeout(1):
+            await engine.until(lambda: engine.given_up)
+
+
+class _Broken:
+    """A generation with a bug in it."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        yield TextDelta("Half an")
+        raise ZeroDivisionError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed = True
+
+
+async def test_a_bug_after_the_first_byte_is_an_event_too() -> None:
+    source = _Broken()
+    stream = EventStream(source, JsonFrames("s"), keepalive_seconds=10)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await stream({"type": "http", "state": {"request_id": "r1"}}, receive, send)
+    last = sent[-1]["body"].split(b"data: ")[-1]
+    assert json.loads(last) == {
+        "error": "Internal error. Request id: r1.",
+        "done": True,
+        "session_id": "s",
+    }
+    assert sent[-1]["more_body"] is False
+    assert source.closed
