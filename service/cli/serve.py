@@ -16,6 +16,7 @@ from service.domain.errors import ConfigurationError, ModelFileError
 from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
 from service.settings import Settings, child_environment, load_settings
+from service.store.database import check_store
 
 # What gunicorn's own script does. gunicorn puts the present directory in front of all packages
 # before it reads its configuration, so that is imported before gunicorn can.
@@ -80,6 +81,7 @@ def serve(
         }
     )
     plan = make_plan(settings, readable=is_readable(settings))
+    check_store(settings)
     become_supervisor(settings, plan)
 
 

@@ -38,9 +38,8 @@ class StatusFeed:
         pause = FIRST_PAUSE_SECONDS
         while True:
             if await self._listen():
-                pause = FIRST_PAUSE_SECONDS
-                continue  # it may only have dropped this connection: ask again at once
-            if self._heard:
+                pause = FIRST_PAUSE_SECONDS  # it may only have dropped this connection
+            elif self._heard:
                 self._on_silence()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

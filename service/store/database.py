@@ -101,6 +101,14 @@ async def open_store(settings: Settings) -> SqlConversations:
     return SqlConversations(database)
 
 
+def check_store(settings: Settings) -> None:
+    """Make sure, before anything else starts, that the store can be opened; makes it if there is
+    none. Blocks. Raises `ConfigurationError`."""
+    database = Database(store_url(settings))
+    database.open()
+    database.engine.dispose()
+
+
 def store_url(settings: Settings) -> URL:
     """Where the store is. Raises `ConfigurationError`."""
     if settings.store.url is None:

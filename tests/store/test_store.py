@@ -17,7 +17,7 @@ from service.domain.conversation import AnswerState, History
 from service.domain.errors import ConfigurationError, StoreUnavailable
 from service.settings import Settings, StoreSettings
 from service.store.conversations import ABANDONED_SECONDS, SqlConversations
-from service.store.database import Database, open_store, store_url
+from service.store.database import Database, check_store, open_store, store_url
 from service.store.migrate import migration_names, statements
 from service.store.tables import metadata
 
@@ -321,6 +321,8 @@ def test_a_broken_file_is_refused_in_one_sentence(
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match=r"^The database .*parley\.sqlite can't be used: "):
         asyncio.run(open_store(settings_for(path)))
+    with pytest.raises(ConfigurationError, match="Restore it from a backup or move it away"):
+        check_store(settings_for(path))
     assert path.read_bytes() == before
 
 
