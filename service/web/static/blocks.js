@@ -130,8 +130,9 @@ function readTable(lines, at) {
 }
 
 function cells(line) {
-  const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
-  return inner.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
+  // An escaped bar is no border: it sits out the splitting as a character that no text holds.
+  const inner = line.trim().replaceAll("\\|", "\0").replace(/^\||\|$/g, "");
+  return inner.split("|").map((cell) => cell.trim().replaceAll("\0", "|"));
 }
 
 function readParagraph(lines, at, depth) {

@@ -34,9 +34,10 @@ function consume(text, match, open, links) {
 
 function codeSpan(text, start, ticks, open) {
   const from = start + ticks.length;
-  const rest = new RegExp(`(?<!\`)${ticks}(?!\`)`, "g");
-  rest.lastIndex = from;
-  const close = rest.exec(text);
+  const runs = /`+/g;
+  runs.lastIndex = from;
+  let close = runs.exec(text);
+  while (close && close[0].length !== ticks.length) close = runs.exec(text);
   if (!close) {
     open.text(ticks);
     return from;
@@ -45,12 +46,12 @@ function codeSpan(text, start, ticks, open) {
   const inside = text.slice(from, close.index).replaceAll("\n", " ");
   code.textContent = /^ .*[^ ].* $/.test(inside) ? inside.slice(1, -1) : inside;
   open.node(code);
-  return rest.lastIndex;
+  return runs.lastIndex;
 }
 
 /** A link to the web, or null for any other target: scripts, data and files are never links. */
 function link(target, label) {
-  const url = URL.canParse(target) ? new URL(target) : null;
+  const url = toUrl(target);
   if (!url || !["http:", "https:"].includes(url.protocol)) return null;
   const anchor = document.createElement("a");
   anchor.href = url.href;
@@ -58,6 +59,14 @@ function link(target, label) {
   anchor.rel = "noopener noreferrer nofollow";
   anchor.append(label === target ? textNode(label) : renderInline(label, false));
   return anchor;
+}
+
+function toUrl(target) {
+  try {
+    return new URL(target);
+  } catch {
+    return null; // not an address at all; `URL.canParse` would say so, where there is one
+  }
 }
 
 const textNode = (text) => document.createTextNode(text);
