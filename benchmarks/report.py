@@ -64,6 +64,7 @@ def facts() -> dict[str, str]:
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "compiler": _output("cc", "--version").splitlines()[0],
         "system": f"{platform.system()} {platform.release()}",
+        "load average, niceness": f"{os.getloadavg()[1]:.1f} over 5 minutes, {os.nice(0)}",
     }
 
 
