@@ -83,6 +83,8 @@ def prepare(checkout: Checkout, dev: bool) -> None:
     checkout.stamp.unlink(missing_ok=True)
     pip = Pip(checkout.python)
     for lock in checkout.locks(dev):
+        if found.get(lock.name) == wanted[lock.name]:
+            continue
         _install_lock(checkout, lock, pip)
     if found.get("wheel") != wanted["wheel"]:
         _install_compiled(checkout, pip)
