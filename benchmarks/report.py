@@ -81,6 +81,8 @@ def _rows(run: Run) -> Iterable[tuple[str, list[str]]]:
     for name, decoded in (("", run.plain), (", OpenBLAS", run.blas)):
         rates = [_median(d.decode_tokens_per_second for d in of(n, decoded)) for n in streams]
         yield f"llama-batched-bench{name}: decode tokens/s", _numbers(rates)
+        prompt = [_median(d.prompt_tokens_per_second for d in of(n, decoded)) for n in streams]
+        yield f"llama-batched-bench{name}: prompt tokens/s", _numbers(prompt)
     for name, loads in (("Parley", run.parley), ("llama-server", run.llama_server)):
         yield from _load_rows(name, [of(n, loads) for n in streams])
     yield "**Parley by batched-bench, decode**", [f"**{r:.1%}**" for r in run.ratios().values()]
