@@ -84,10 +84,13 @@ def _carries(path: str, prefix: str) -> bool:
 
 
 def _headers(problem: Problem) -> dict[str, str]:
-    """When to try again, for clients that retry 5xx replies unless told not to."""
-    if problem.retry_after_seconds is not None:
-        seconds = str(to_retry_after(problem.retry_after_seconds))
-        return {"Retry-After": seconds, "x-should-retry": "true"}
+    """When to try again, for clients that retry 5xx replies unless told not to.
+
+    A 503 is always worth another try, also where nobody knows when.
+    """
+    seconds = problem.retry_after_seconds
+    if seconds is not None or problem.status == 503:
+        return {"Retry-After": str(to_retry_after(seconds or 0)), "x-should-retry": "true"}
     return {"x-should-retry": "false"} if problem.status >= 500 else {}
 
 

@@ -123,6 +123,7 @@ class EventStream(Response):
     async def _translate(self) -> None:
         async for event in self._events:
             if isinstance(event, Failed):
+                _log.warning("stream_broken", code=event.error.code, reason=event.error.message)
                 self._end(self._frames.failure(to_problem(event.error)))
                 return
             data = self._frames.event(event)

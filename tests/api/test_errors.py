@@ -6,7 +6,13 @@ import pytest
 
 from service.api.dialects import native, openai
 from service.api.errors import STATUSES, ErrorReplies, Problem, to_problem
-from service.domain.errors import ConversationNotFound, RateLimited, ServiceError, error_codes
+from service.domain.errors import (
+    ConversationNotFound,
+    EngineUnavailable,
+    RateLimited,
+    ServiceError,
+    error_codes,
+)
 
 ERRORS = sorted(error_codes().values(), key=lambda kind: kind.__name__)
 
@@ -55,3 +61,9 @@ def test_when_to_try_again_is_in_whole_seconds(seconds: float, header: str) -> N
     replies = ErrorReplies([("", native.to_error)])
     error = RateLimited("Too fast.", retry_after_seconds=seconds)
     assert replies.reply("/chat", to_problem(error)).headers["retry-after"] == header
+
+
+def test_a_503_always_says_when_to_try_again() -> None:
+    replies = ErrorReplies([("", native.to_error)])
+    headers = replies.reply("/chat", to_problem(EngineUnavailable("It stopped."))).headers
+    assert (headers["retry-after"], headers["x-should-retry"]) == ("1", "true")
