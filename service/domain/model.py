@@ -11,7 +11,8 @@ class ModelInfo:
 
     `context_length` is what one conversation may use (a slot), `trained_context_length` what the
     model was made for. `control_tokens` are the spellings that must never be read as tokens from
-    untrusted text. `chat_template` is Jinja source from the GGUF, or None. `created` is the
+    untrusted text; `markup_tokens` (`<think>`, `<tool_call>`) are tokens that the model itself may
+    also write as text. `chat_template` is Jinja source from the GGUF, or None. `created` is the
     file's modification time in Unix seconds.
     """
 
@@ -29,3 +30,4 @@ class ModelInfo:
     eos_token: str = ""
     adds_bos: bool = False
     control_tokens: tuple[str, ...] = ()
+    markup_tokens: tuple[str, ...] = ()

@@ -313,4 +313,5 @@ def _describe(
         eos_token=vocabulary.spelling("eos"),
         adds_bos=vocabulary.adds_bos,
         control_tokens=vocabulary.control_tokens,
+        markup_tokens=vocabulary.markup_tokens,
     )

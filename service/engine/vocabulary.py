@@ -44,15 +44,20 @@ class Vocabulary:
         self.suppressed = _read_suppressed(vocab)
         self.adds_bos = bool(llama.llama_vocab_get_add_bos(vocab))
         self._bos = int(llama.llama_vocab_bos(vocab))
-        self._control, markup = _read_special(vocab, self.size)
+        self._control, self._markup = _read_special(vocab, self.size)
         self._single = frozenset(s for s in self._control if len(s) == 1)
-        self._reserved = _any_of({s for s in self._control | markup if len(s) > 1})
-        self._longest = max((len(s) for s in self._control | markup), default=1)
+        self._reserved = _any_of({s for s in self._control | self._markup if len(s) > 1})
+        self._longest = max((len(s) for s in self._control | self._markup), default=1)
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
         """The spellings that must never be read as tokens from untrusted text."""
         return tuple(sorted(self._control))
+
+    @property
+    def markup_tokens(self) -> tuple[str, ...]:
+        """The spellings that llama.cpp reads as tokens in any text, the model's own included."""
+        return tuple(sorted(self._markup))
 
     def spelling(self, kind: str) -> str:
         """The spelling of the model's `bos` or `eos` token; empty when it has none."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from service.domain.chat import Message, Role, Tool, ToolCall
 
-Guard = Callable[[Any], Any]
 _BETWEEN = "\n\n"
+
+
+class Guard(Protocol):
+    """Sees to it that no text speaks as the template does. In the model's `own_words`, markup is
+    meant as such; in anybody else's it is only quoted."""
+
+    def __call__(self, value: Any, *, own_words: bool = False) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +98,13 @@ def to_template_tools(
 def _to_template_message(
     message: Message, shape: Shape, guard: Guard, names: dict[str, str]
 ) -> dict[str, Any]:
-    content = guard(message.content)
+    content = guard(message.content, own_words=message.role is Role.ASSISTANT)
     told: dict[str, Any] = {
         "role": message.role.value,
         "content": [{"type": "text", "text": content}] if shape.content_as_parts else content,
     }
     if message.reasoning:
-        told["reasoning_content"] = guard(message.reasoning)
+        told["reasoning_content"] = guard(message.reasoning, own_words=True)
     if message.tool_calls:
         told["tool_calls"] = [_to_template_call(c, shape, guard) for c in message.tool_calls]
     if message.tool_call_id is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from service.domain.chat import Prompt, PromptPiece
@@ -15,36 +15,40 @@ _STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 
 
 class Spellings:
-    """The control tokens of one vocabulary, as a search for them."""
+    """The tokens of one vocabulary that text must not turn into, as searches for them: `control`
+    tokens in anybody's text, `markup` only where it is not the model's own."""
 
-    def __init__(self, control_tokens: Iterable[str]) -> None:
-        words = sorted({word for word in control_tokens if word})
-        self.pattern = re.compile(_trie_pattern(words)) if words else None
+    def __init__(self, control: Iterable[str], markup: Iterable[str] = ()) -> None:
+        in_own_words = {word for word in control if word}
+        self._in_own_words = _any_of(in_own_words)
+        self._in_other_words = _any_of(in_own_words | {word for word in markup if word})
 
-    def occur_in(self, text: str) -> bool:
-        return self.pattern is not None and self.pattern.search(text) is not None
+    def pattern(self, *, own_words: bool) -> re.Pattern[str] | None:
+        return self._in_own_words if own_words else self._in_other_words
 
 
 class Scan:
-    """Passes values through as they are, and notes what is in their strings."""
+    """A guard that passes values through as they are, and notes what is in their strings."""
 
     def __init__(self, spellings: Spellings) -> None:
         self._spellings = spellings
         self.found = False
         self.private_use: set[str] = set()
 
-    def __call__(self, value: Any) -> Any:
-        return _map_strings(value, self._look)
+    def __call__(self, value: Any, *, own_words: bool = False) -> Any:
+        pattern = self._spellings.pattern(own_words=own_words)
 
-    def _look(self, text: str) -> str:
-        if not text.isascii():
-            self.private_use.update(_PRIVATE_USE.findall(text))
-        self.found = self.found or self._spellings.occur_in(text)
-        return text
+        def look(text: str) -> str:
+            if not text.isascii():
+                self.private_use.update(_PRIVATE_USE.findall(text))
+            self.found = self.found or (pattern is not None and pattern.search(text) is not None)
+            return text
+
+        return _map_strings(value, look)
 
 
 class Disguise:
-    """Puts one private-use character in the place of each spelling, and takes it out again.
+    """A guard that puts one private-use character in the place of each spelling, until `reveal`.
 
     `taken` are the private-use characters that must not be used, because the text itself has them.
     """
@@ -54,26 +58,21 @@ class Disguise:
         self._free = (chr(code) for code in _STAND_INS if chr(code) not in taken)
         self._stand_ins: dict[str, str] = {}
 
-    def __call__(self, value: Any) -> Any:
-        """`value` (text, or lists and mappings with text) without spellings."""
-        return _map_strings(value, self._hide)
+    def __call__(self, value: Any, *, own_words: bool = False) -> Any:
+        pattern = self._spellings.pattern(own_words=own_words)
+        if pattern is None:
+            return value
+        return _map_strings(value, lambda text: pattern.sub(self._stand_in, text))
 
     def reveal(self, rendered: str) -> Prompt:
         """The rendered text with the spellings back in it, each an untrusted piece of its own."""
         spelling_of = {char: spelling for spelling, char in self._stand_ins.items()}
-        if not spelling_of:
-            return (PromptPiece(rendered, trusted=True),)
-        parts = re.split(f"([{''.join(spelling_of)}])", rendered)
+        parts = re.split(f"([{''.join(spelling_of)}])", rendered) if spelling_of else [rendered]
         return tuple(
             PromptPiece(spelling_of.get(part, part), trusted=part not in spelling_of)
             for part in parts
             if part
         )
-
-    def _hide(self, text: str) -> str:
-        if self._spellings.pattern is None:
-            return text
-        return self._spellings.pattern.sub(self._stand_in, text)
 
     def _stand_in(self, match: re.Match[str]) -> str:
         spelling = match[0]
@@ -85,7 +84,8 @@ class Disguise:
         return self._stand_ins[spelling]
 
 
-def _map_strings(value: Any, change: Any) -> Any:
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with all its strings changed: text, or lists and mappings of JSON with text."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -93,6 +93,10 @@ def _map_strings(value: Any, change: Any) -> Any:
     if isinstance(value, list):
         return [_map_strings(inner, change) for inner in value]
     return value
+
+
+def _any_of(words: set[str]) -> re.Pattern[str] | None:
+    return re.compile(_trie_pattern(sorted(words))) if words else None
 
 
 def _trie_pattern(words: Sequence[str]) -> str:

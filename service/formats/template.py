@@ -72,8 +72,10 @@ class ChatTemplate:
     ) -> None:
         self.model = model
         self._environment = create_environment(now)
-        self._spellings = Spellings(model.control_tokens)
         self.source, self.stops = self._choose_source()
+        # Of the words that are tokens, only those that the template speaks with can be abused.
+        markup = (word for word in model.markup_tokens if word in self.source)
+        self._spellings = Spellings(model.control_tokens, markup)
         self._template = self._environment.from_string(self.source)
         mentioned = (tags for tags in TAGS if tags.start in self.source)
         self._tags: Tags = next(mentioned, TAGS[0])
@@ -83,9 +85,10 @@ class ChatTemplate:
     ) -> Prompt:
         """The prompt that makes the model answer.
 
-        What people wrote is one with the template's text, except that a control token's spelling
-        in it is a piece of its own, which is not trusted. Raises `InvalidRequest` with the
-        template's own sentence, `Unsupported` for tools that the template leaves out.
+        What people wrote is one with the template's text, except that the spelling of a control
+        token, or of the template's markup, is a piece of its own, which is not trusted. Raises
+        `InvalidRequest` with the template's own sentence, `Unsupported` for tools that the
+        template leaves out.
         """
         abilities = self.abilities
         if tools and not abilities.tools:
@@ -210,5 +213,5 @@ class ChatTemplate:
         return rendered.encode("utf-8", "replace").decode()
 
 
-def _as_it_is(value: Any) -> Any:
+def _as_it_is(value: Any, *, own_words: bool = False) -> Any:
     return value
