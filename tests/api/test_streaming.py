@@ -87,7 +87,7 @@ async def test_a_client_that_leaves_cancels_at_once(
         async with client.stream("POST", path, json=body) as reply:
             await engine.write(1)
             await anext(frames_of(reply))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await engine.until(lambda: engine.cancelled)
     assert engine.running == []
 
@@ -101,7 +101,7 @@ async def test_a_client_that_does_not_wait_for_its_reply_cancels_too(
         asking = asyncio.create_task(client.post(path, json=body))
         await engine.until(lambda: engine.running)
         asking.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await engine.until(lambda: engine.cancelled)
     assert engine.running == []
 
@@ -123,7 +123,8 @@ async def test_silence_is_filled_with_comments(
             seen.append(frame)
             if seen.count(": ping") == 2:
                 await engine.write(3)
-        assert ": ping" not in seen[-2:]
+    assert seen[-1] != ": ping"
+    assert any("friend." in frame for frame in seen)
 
 
 @streams
@@ -252,7 +253,7 @@ async def test_a_client_that_leaves_before_it_was_accepted_cancels_too(
         asking = asyncio.create_task(client.post(path, json=body))
         await engine.until(lambda: engine.jobs)
         asking.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await engine.until(lambda: engine.given_up)
 
 

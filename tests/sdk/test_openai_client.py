@@ -151,7 +151,7 @@ async def test_closing_a_stream_cancels(client: openai.AsyncOpenAI, engine: Fake
     )
     await anext(aiter(stream))
     await stream.close()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         await engine.until(lambda: engine.cancelled)
 
 
