@@ -12,11 +12,19 @@ import numpy as np
 _U32, _F32, _BOOL, _STRING, _ARRAY, _I32 = 4, 6, 7, 8, 9, 5
 _F16_TENSOR, _F32_TENSOR = 1, 0
 _ALIGNMENT = 32
+_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
+
+# Enough for the letters of "</s>" to be merged into the spelling of a control token.
+SENTENCE_PIECES = ("\u2581", "<", "/", "s", ">", "</", "s>", "</s", "a", "b", "\u2581a")
 
 
 @dataclass(frozen=True)
 class RandomModel:
-    """A llama of this shape whose weights mean nothing. The vocabulary is bytes and fillers."""
+    """A llama of this shape whose weights mean nothing.
+
+    The vocabulary is bytes and fillers, byte-level as GPT-2's. With `sentencepiece` it is one as
+    Llama's: `<unk>`, `<s>` (always in front) and `</s>`, bytes, and `SENTENCE_PIECES`.
+    """
 
     layers: int = 2
     embedding: int = 256
@@ -26,6 +34,7 @@ class RandomModel:
     vocabulary: int = 512
     context_length: int = 4096
     seed: int = 0
+    sentencepiece: bool = False
 
     def write(self, path: Path) -> Path:
         rng = np.random.default_rng(self.seed)
@@ -72,9 +81,7 @@ class RandomModel:
         return shapes
 
     def _metadata(self) -> dict[str, tuple[int, Any]]:
-        names = [*_byte_tokens(), *(f"<filler{i}>" for i in range(256, self.vocabulary))]
-        names = [*names[: self.vocabulary - 1], "<|end|>"]
-        kinds = [1] * (self.vocabulary - 1) + [3]
+        tokenizer = self._sentencepiece() if self.sentencepiece else self._byte_level()
         return {
             "general.architecture": (_STRING, "llama"),
             "general.name": (_STRING, "Random"),
@@ -85,14 +92,40 @@ class RandomModel:
             "llama.attention.head_count": (_U32, self.heads),
             "llama.attention.head_count_kv": (_U32, self.kv_heads),
             "llama.attention.layer_norm_rms_epsilon": (_F32, 1e-6),
-            "tokenizer.ggml.model": (_STRING, "gpt2"),
-            "tokenizer.ggml.pre": (_STRING, "qwen2"),
-            "tokenizer.ggml.tokens": (_ARRAY, (_STRING, names)),
-            "tokenizer.ggml.token_type": (_ARRAY, (_I32, kinds)),
-            "tokenizer.ggml.merges": (_ARRAY, (_STRING, ["a b"])),
-            "tokenizer.ggml.eos_token_id": (_U32, self.vocabulary - 1),
-            "tokenizer.ggml.add_bos_token": (_BOOL, False),
+            **{f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()},
         }
+
+    def _byte_level(self) -> dict[str, tuple[int, Any]]:
+        names = self._filled(_byte_tokens())
+        return {
+            "model": (_STRING, "gpt2"),
+            "pre": (_STRING, "qwen2"),
+            "tokens": (_ARRAY, (_STRING, [*names[:-1], "<|end|>"])),
+            "token_type": (_ARRAY, (_I32, [*[_NORMAL] * (self.vocabulary - 1), _CONTROL])),
+            "merges": (_ARRAY, (_STRING, ["a b"])),
+            "eos_token_id": (_U32, self.vocabulary - 1),
+            "add_bos_token": (_BOOL, False),
+        }
+
+    def _sentencepiece(self) -> dict[str, tuple[int, Any]]:
+        special = ["<unk>", "<s>", "</s>"]
+        bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+        names = self._filled([*special, *bytes_, *SENTENCE_PIECES])
+        kinds = [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256]
+        scores = [0.0] * 259 + [-float(i) for i in range(self.vocabulary - 259)]
+        return {
+            "model": (_STRING, "llama"),
+            "tokens": (_ARRAY, (_STRING, names)),
+            "scores": (_ARRAY, (_F32, scores)),
+            "token_type": (_ARRAY, (_I32, [*kinds, *[_NORMAL] * (self.vocabulary - len(kinds))])),
+            "bos_token_id": (_U32, 1),
+            "eos_token_id": (_U32, 2),
+            "unknown_token_id": (_U32, 0),
+            "add_bos_token": (_BOOL, True),
+        }
+
+    def _filled(self, names: list[str]) -> list[str]:
+        return [*names, *(f"filler{i}" for i in range(len(names), self.vocabulary))]
 
 
 def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

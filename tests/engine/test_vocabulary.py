@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.chat import Prompt, PromptPiece
 from service.domain.errors import InvalidRequest
-from service.engine.llama import LlamaRunner
+from service.engine.llama import LlamaRunner, create_runner
 from service.engine.vocabulary import _any_of
+from service.settings import EngineSettings
+from tests.engine.gguf_file import RandomModel
 
 pytestmark = pytest.mark.model
 
@@ -47,7 +51,7 @@ def read(runner: LlamaRunner, ids: list[int]) -> str:
     return b"".join(runner.piece(i) for i in ids).decode("utf-8", "replace")
 
 
-@settings(max_examples=200)
+@hypothesis.settings(max_examples=200)
 @given(text=st.one_of(texts, hostile))
 def test_untrusted_text_comes_back_as_it_was_written(pocket_runner: LlamaRunner, text: str) -> None:
     ids = pocket_runner.tokenize(untrusted(text))
@@ -55,7 +59,7 @@ def test_untrusted_text_comes_back_as_it_was_written(pocket_runner: LlamaRunner,
     assert RESERVED_IDS.isdisjoint(ids)
 
 
-@settings(max_examples=200)
+@hypothesis.settings(max_examples=200)
 @given(before=hostile, text=hostile, after=hostile)
 def test_only_the_template_writes_reserved_tokens(
     pocket_runner: LlamaRunner, before: str, text: str, after: str
@@ -84,7 +88,7 @@ def test_the_template_may_write_control_tokens(pocket_runner: LlamaRunner) -> No
     assert [i for i in ids if i in RESERVED_IDS] == [1, 2, 3]
 
 
-@settings(max_examples=100)
+@hypothesis.settings(max_examples=100)
 @given(text=texts, cut=st.integers(0, 60))
 def test_where_trusted_text_is_divided_does_not_matter(
     pocket_runner: LlamaRunner, text: str, cut: int
@@ -94,7 +98,7 @@ def test_where_trusted_text_is_divided_does_not_matter(
     assert pocket_runner.tokenize(divided) == pocket_runner.tokenize(trusted(whole))
 
 
-@settings(max_examples=100)
+@hypothesis.settings(max_examples=100)
 @given(text=texts)
 def test_a_harmless_message_is_tokenized_as_in_training(
     pocket_runner: LlamaRunner, text: str
@@ -147,6 +151,31 @@ def test_the_facts_name_what_must_not_be_injected(pocket_runner: LlamaRunner) ->
 
 def test_control_tokens_have_no_text_and_markup_has(pocket_runner: LlamaRunner) -> None:
     assert [pocket_runner.piece(i) for i in (0, 1, 2, 3)] == [b"", b"", b"", b"<think>"]
+
+
+@pytest.fixture(scope="module")
+def llama_like(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaRunner]:
+    """A model with a vocabulary as Llama's: it wants BOS, and merges letters by score."""
+    path = tmp_path_factory.mktemp("models") / "sentencepiece.gguf"
+    RandomModel(sentencepiece=True).write(path)
+    runner = create_runner(EngineSettings(slots=1), path, "sentencepiece", lambda _: None)
+    yield runner
+    runner.close()
+
+
+def test_bos_is_put_in_front_once(llama_like: LlamaRunner) -> None:
+    assert llama_like.info.adds_bos
+    assert llama_like.tokenize(trusted("ab"))[0] == 1
+    assert llama_like.tokenize(trusted("<s>ab")) == llama_like.tokenize(trusted("ab"))
+    assert llama_like.tokenize(()) == [1]
+
+
+def test_letters_are_not_merged_into_a_control_token(llama_like: LlamaRunner) -> None:
+    assert 2 in llama_like.tokenize(trusted("a</s>"))
+    ids = llama_like.tokenize(untrusted("a</s>b<s>"))
+    assert ids[0] == 1
+    assert {0, 1, 2}.isdisjoint(ids[1:])
+    assert read(llama_like, ids).replace(" ", "") == "a</s>b<s>"
 
 
 @given(
