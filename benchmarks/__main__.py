@@ -11,7 +11,7 @@ from benchmarks.batched_bench import run_batched_bench
 from benchmarks.llama_cpp import LlamaCpp, provide_llama_cpp
 from benchmarks.load import Load, Measured
 from benchmarks.random_model import END_IDS, provide_model
-from benchmarks.report import BAR, Run, save, to_table
+from benchmarks.report import BAR, Run, facts, save, to_table
 from benchmarks.servers import llama_server, parley, put_under
 from benchmarks.shape import Shape
 from deploy.setup.commands import Failure, say
@@ -26,7 +26,7 @@ def main() -> int:
     """Measure, print the table, keep the results. 1 when the bar is missed or a token was lost."""
     arguments = _parser().parse_args()
     shape = Shape(max_tokens=arguments.tokens, prompt_tokens=arguments.prompt)
-    run = Run(shape, command=" ".join(["python -m benchmarks", *sys.argv[1:]]))
+    run = Run(shape, facts(" ".join(["python -m benchmarks", *sys.argv[1:]])))
     try:
         tools = provide_llama_cpp()
         model = provide_model(tools)

@@ -29,7 +29,7 @@ class Run:
     """All rounds of one run, by number of streams."""
 
     shape: Shape
-    command: str
+    about: dict[str, str]
     plain: list[Decoded] = field(default_factory=list)
     blas: list[Decoded] = field(default_factory=list)
     parley: list[Measured] = field(default_factory=list)
@@ -54,8 +54,8 @@ def of(streams: int, measured: Sequence[T]) -> list[T]:
     return [one for one in measured if one.streams == streams]
 
 
-def facts() -> dict[str, str]:
-    """When, of which commit, on what."""
+def facts(command: str) -> dict[str, str]:
+    """When, of which commit, on what. To be asked before the run, which takes its time."""
     commit = _output("git", "rev-parse", "--short=12", "HEAD")
     changed = _output("git", "status", "--porcelain", "--untracked-files=no", "--", "service")
     return {
@@ -64,6 +64,7 @@ def facts() -> dict[str, str]:
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "compiler": _output("cc", "--version").splitlines()[0],
         "system": f"{platform.system()} {platform.release()}",
+        "command": command,
         "load average, niceness": f"{os.getloadavg()[1]:.1f} over 5 minutes, {os.nice(0)}",
     }
 
@@ -103,18 +104,16 @@ def _load_rows(name: str, by_streams: list[list[Measured]]) -> Iterable[tuple[st
 
 def save(run: Run) -> Path:
     """Write the results file, and the table into the README of the benchmarks."""
-    about = facts()
+    about = run.about
     day, commit = about["date"][:10], about["commit"]
     path = FOLDER / "results" / f"{day}-{commit}.json"
     path.parent.mkdir(exist_ok=True)
-    content: dict[str, Any] = about | {"ratios": run.ratios(), "lost_tokens": run.lost_tokens()}
-    path.write_text(json.dumps(_rounded(content | asdict(run)), indent=1) + "\n")
+    content: dict[str, Any] = {"ratios": run.ratios(), "lost_tokens": run.lost_tokens()}
+    path.write_text(json.dumps(_rounded(asdict(run) | content), indent=1) + "\n")
     readme = FOLDER / "README.md"
     before, _, rest = readme.read_text().partition(_BEGIN)
     after = rest.partition(_END)[2]
-    told = "\n".join(
-        f"- {name}: {value}" for name, value in (about | {"command": run.command}).items()
-    )
+    told = "\n".join(f"- {name}: {value}" for name, value in about.items())
     section = f"{_BEGIN}\n{told}\n- tokens lost: {run.lost_tokens()}\n\n{to_table(run)}\n{_END}"
     readme.write_text(before + section + after)
     return path

@@ -23,7 +23,7 @@ def measured(streams: int, rate: float, tokens: int = 128) -> Measured:
 
 
 def a_run(tokens: int = 128) -> Run:
-    run = Run(Shape(streams=(1, 8), threads=2), "python -m benchmarks")
+    run = Run(Shape(streams=(1, 8), threads=2), about={})
     for rate in (10.0, 20.0, 90.0):
         run.plain += [Decoded(1, 100.0, rate), Decoded(8, 100.0, 2 * rate)]
         run.blas += [Decoded(1, 100.0, rate), Decoded(8, 100.0, rate)]
