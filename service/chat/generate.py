@@ -174,8 +174,8 @@ class Chat:
                 param="messages",
             )
         client = self.engines.current()
-        served = client.model.name
-        if request.model not in (None, served, self.engines.status.wanted_model):
+        served, status = client.model.name, self.engines.status
+        if request.model not in (None, served, status.wanted_model, status.stand_in_model):
             raise ModelNotFound(
                 f"The model `{request.model}` does not exist; this service serves `{served}`.",
                 param="model",

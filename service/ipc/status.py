@@ -50,12 +50,14 @@ class DownloadStatus:
 class ServiceStatus:
     """The supervisor's view. `current` is the id of the engine that takes new requests.
 
-    `wanted_model` is the configured one; where it is not the current engine's, a stand-in is
-    serving, and `notice` says why in one sentence.
+    `wanted_model` is the configured one; where it is not the current engine's, `stand_in_model`
+    is serving, and `notice` says why in one sentence. Both names mean the current engine, so that
+    a client which chose one of them keeps working after the switch.
     """
 
     phase: Phase = Phase.STARTING
     wanted_model: str = ""
+    stand_in_model: str | None = None
     current: int | None = None
     engines: tuple[EngineStatus, ...] = ()
     download: DownloadStatus | None = None

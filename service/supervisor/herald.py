@@ -30,7 +30,10 @@ class Herald:
         self._systemd = systemd
         self._journal: Journal = fleet.journal
         self._board = Board(loop, runtime.status_socket, self._tell_if_ready)
-        self._status = ServiceStatus(wanted_model=plan.wanted.name)
+        self._status = ServiceStatus(
+            wanted_model=plan.wanted.name,
+            stand_in_model=plan.stand_in.name if plan.stand_in is not None else None,
+        )
         self._shown: object = None
         self._progress_due = False
         self._told_tenths = 0

@@ -125,6 +125,13 @@ async def test_the_configured_model_s_name_is_served_by_its_stand_in() -> None:
         assert generation.model.name == "fake"
 
 
+async def test_the_stand_in_s_name_still_works_once_the_configured_model_answers() -> None:
+    engine = FakeEngine()
+    engine.status = replace(engine.status, wanted_model="fake", stand_in_model="pocket")
+    generation = await chat_with(engine).start(ask("Hi", model="pocket"), ANONYMOUS)
+    assert generation.model.name == "fake"
+
+
 async def test_too_many_messages_are_refused() -> None:
     chat = Chat(FakeEngine(), ChatSettings(max_messages=2))
     request = ChatRequest((Message(Role.USER, "Hi"),) * 3)

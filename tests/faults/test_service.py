@@ -288,6 +288,8 @@ def test_the_switch_from_the_stand_in_loses_no_running_stream(tmp_path: Path) ->
             return str(reply.json()["model"])
 
         until(answered_by, lambda model: model == "tiny")
+        # Whoever chose the stand-in by its name is not turned away by the switch.
+        assert service.chat("Hello!", model="pocket").json()["model"] == "tiny"
         for stream in streams:
             stream.wait()
         assert {(s.status, s.finish_reason, s.whole) for s in streams} == {(200, "length", True)}
