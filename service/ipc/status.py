@@ -57,7 +57,6 @@ class ServiceStatus:
 
     phase: Phase = Phase.STARTING
     wanted_model: str = ""
-    stand_in_model: str | None = None
     current: int | None = None
     engines: tuple[EngineStatus, ...] = ()
     download: DownloadStatus | None = None
@@ -65,6 +64,7 @@ class ServiceStatus:
     num_engine_restarts: int = 0
     retry_after_seconds: float = 1.0
     drain_deadline_unix: float | None = None
+    stand_in_model: str | None = None
 
     @property
     def current_engine(self) -> EngineStatus | None:
