@@ -12,6 +12,7 @@ import numpy as np
 _U32, _F32, _BOOL, _STRING, _ARRAY, _I32 = 4, 6, 7, 8, 9, 5
 _F16_TENSOR, _F32_TENSOR = 1, 0
 _ALIGNMENT = 32
+_CONVOLUTION, _STATE = 4, 16
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 
 # Enough for the letters of "</s>" to be merged into the spelling of a control token.
@@ -23,7 +24,8 @@ class RandomModel:
     """A llama of this shape whose weights mean nothing.
 
     The vocabulary is bytes and fillers, byte-level as GPT-2's. With `sentencepiece` it is one as
-    Llama's: `<unk>`, `<s>` (always in front) and `</s>`, bytes, and `SENTENCE_PIECES`.
+    Llama's: `<unk>`, `<s>` (always in front) and `</s>`, bytes, and `SENTENCE_PIECES`. A
+    `recurrent` one is a Mamba, whose memory cannot be cut.
     """
 
     layers: int = 2
@@ -35,10 +37,11 @@ class RandomModel:
     context_length: int = 4096
     seed: int = 0
     sentencepiece: bool = False
+    recurrent: bool = False
 
     def write(self, path: Path) -> Path:
         rng = np.random.default_rng(self.seed)
-        tensors = {name: _values(rng, shape) for name, shape in self._shapes().items()}
+        tensors = {name: _values(rng, name, shape) for name, shape in self._shapes().items()}
         metadata = self._metadata()
         with path.open("wb") as file:
             file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
@@ -64,6 +67,9 @@ class RandomModel:
             "output_norm.weight": (width,),
         }
         for layer in range(self.layers):
+            if self.recurrent:
+                shapes |= {f"blk.{layer}.{name}": s for name, s in self._mamba_layer().items()}
+                continue
             shapes |= {
                 f"blk.{layer}.{name}.weight": shape
                 for name, shape in {
@@ -80,18 +86,41 @@ class RandomModel:
             }
         return shapes
 
+    def _mamba_layer(self) -> dict[str, tuple[int, ...]]:
+        width, inner, rank = self.embedding, 2 * self.embedding, self.embedding // 16
+        return {
+            "attn_norm.weight": (width,),
+            "ssm_in.weight": (2 * inner, width),
+            "ssm_conv1d.weight": (inner, _CONVOLUTION),
+            "ssm_conv1d.bias": (inner,),
+            "ssm_x.weight": (rank + 2 * _STATE, inner),
+            "ssm_dt.weight": (inner, rank),
+            "ssm_dt.bias": (inner,),
+            "ssm_a": (inner, _STATE),
+            "ssm_d": (inner,),
+            "ssm_out.weight": (width, inner),
+        }
+
     def _metadata(self) -> dict[str, tuple[int, Any]]:
         tokenizer = self._sentencepiece() if self.sentencepiece else self._byte_level()
+        architecture = "mamba" if self.recurrent else "llama"
+        sizes = {
+            "context_length": (_U32, self.context_length),
+            "embedding_length": (_U32, self.embedding),
+            "block_count": (_U32, self.layers),
+            "feed_forward_length": (_U32, 0 if self.recurrent else self.feed_forward),
+            "attention.head_count": (_U32, 0 if self.recurrent else self.heads),
+            "attention.head_count_kv": (_U32, 0 if self.recurrent else self.kv_heads),
+            "attention.layer_norm_rms_epsilon": (_F32, 1e-6),
+            "ssm.conv_kernel": (_U32, _CONVOLUTION),
+            "ssm.inner_size": (_U32, 2 * self.embedding),
+            "ssm.state_size": (_U32, _STATE),
+            "ssm.time_step_rank": (_U32, self.embedding // 16),
+        }
         return {
-            "general.architecture": (_STRING, "llama"),
+            "general.architecture": (_STRING, architecture),
             "general.name": (_STRING, "Random"),
-            "llama.context_length": (_U32, self.context_length),
-            "llama.embedding_length": (_U32, self.embedding),
-            "llama.block_count": (_U32, self.layers),
-            "llama.feed_forward_length": (_U32, self.feed_forward),
-            "llama.attention.head_count": (_U32, self.heads),
-            "llama.attention.head_count_kv": (_U32, self.kv_heads),
-            "llama.attention.layer_norm_rms_epsilon": (_F32, 1e-6),
+            **{f"{architecture}.{key}": value for key, value in sizes.items()},
             **{f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()},
         }
 
@@ -128,11 +157,13 @@ class RandomModel:
         return [*names, *(f"filler{i}" for i in range(len(names), self.vocabulary))]
 
 
-def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     if len(shape) == 1:
         return np.ones(shape, np.float32)
-    scale = np.float32(shape[-1] ** -0.5)
-    return (rng.standard_normal(shape, np.float32) * scale).astype(np.float16)
+    if name.endswith("ssm_a"):
+        return np.full(shape, -1, np.float32)
+    values = rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+    return values if "conv1d" in name else values.astype(np.float16)
 
 
 def _byte_tokens() -> list[str]:

@@ -270,6 +270,24 @@ def test_an_abort_ends_a_prefill_within_50_ms_and_work_goes_on(slow: LlamaRunner
     assert slow.resident(0) == held + 8
 
 
+def test_memory_that_cannot_be_cut_is_kept_whole_or_given_up(tmp_path: Path) -> None:
+    path = RandomModel(recurrent=True).write(tmp_path / "recurrent.gguf")
+    runner = create_runner(EngineSettings(slots=3), path, "recurrent", lambda _: None)
+    try:
+        runner.warm_up()
+        ids = [5, 6, 7, 8, 9]
+        runner.prefill([PrefillPart(0, 0, ids[:-1])])
+        assert runner.fork(0, 1, 4) == 4
+        assert runner.fork(0, 2, 2) == 0
+        both = generate(runner, {0: ids, 1: ids}, steps=10)
+        assert both[0] == both[1]
+        assert runner.trim(1, 99) == 14
+        assert runner.trim(1, 13) == 0
+        assert (runner.resident(0), runner.resident(1)) == (14, 0)
+    finally:
+        runner.close()
+
+
 def test_reading_in_small_calls_means_the_same(pocket: LlamaRunner) -> None:
     ids = chat(pocket, "What is the capital of France? " * 12)
     expected = alone(pocket, ids)
