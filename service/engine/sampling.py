@@ -55,8 +55,10 @@ _SMALL_DEPTH = math.log(1e8)
 # Every how many-th token estimates the others; a prime, so that no pattern is missed.
 _STRIDE = 61
 
+# Colder than this is as good as greedy, and single precision would overflow.
+_COLDEST = 1e-4
+
 _BLOCK = 128
-_ZERO = np.float32(0)
 _ONES = np.ones(_BLOCK, np.float32)
 
 
@@ -174,12 +176,12 @@ def choose(logits: Row, sampling: Sampling, draw: float) -> int:
     best = logits[logits.argmax()]  # three times as fast as max()
     if not math.isfinite(best):
         raise RunnerError(f"the model's logits are not numbers (their maximum is {best})")
-    temperature = sampling.temperature
+    temperature = max(sampling.temperature, _COLDEST)
     if not _truncates(sampling):
         return _draw_from_row(logits, best, temperature, draw)
     ids, values, missing = _eligible(logits, best, sampling)
     places, values = _truncate(values, missing, sampling)
-    place = places[_place(_cumulated(_weights(values, _ZERO, temperature)), draw)]
+    place = places[_place(_cumulated(np.exp(values / temperature)), draw)]
     return int(place if ids is None else ids[place])
 
 
@@ -326,7 +328,7 @@ def _truncate(values: Row, missing: float, sampling: Sampling) -> tuple[Ids, Row
         mass = _cumulated(weights)
         count = int(mass.searchsorted(sampling.top_p * (float(mass[-1]) + missing))) + 1
     if sampling.min_p > 0:
-        count = min(count, int((weights >= sampling.min_p * weights[0]).sum()))
+        count = min(count, int(np.count_nonzero(weights >= sampling.min_p * weights[0])))
     return places[:count], ranked[:count]
 
 

@@ -221,6 +221,15 @@ def test_a_bias_on_an_unknown_token_is_refused() -> None:
         sampler(Sampling(logit_bias={4: 1.0}), row(0, 0, 0, 0))
 
 
+@pytest.mark.parametrize("top_k", [0, 2])
+@pytest.mark.parametrize("size", [4, 6000])
+def test_a_temperature_next_to_zero_is_greedy(top_k: int, size: int) -> None:
+    logits = np.full(size, -5.0, np.float32)
+    logits[[2, 3]] = 4.0, 4.5
+    for draw in (0.0, 0.5, 0.999999):
+        assert choose(logits, Sampling(temperature=1e-300, top_k=top_k), draw) == 3
+
+
 @pytest.mark.parametrize("size", [3, 200, 5000, 60_000])
 def test_a_draw_at_either_end_finds_a_token_that_has_some_probability(size: int) -> None:
     logits = np.full(size, -np.inf, np.float32)
