@@ -1,6 +1,6 @@
 # Every target is one to three lines; what stands behind them is in deploy/setup.
 # ARGS is passed on: make run ARGS="--port 9000", make test ARGS="tests/engine -x".
-.PHONY: help install run test test-slow check fmt bench pocket lock clean
+.PHONY: help install run test test-slow test-deploy check fmt bench pocket lock deploy undeploy image clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -40,6 +40,19 @@ pocket: ## train Pocket, the built-in model, from nothing; an hour or more
 lock: ## resolve the dependencies of pyproject.toml anew into the lock files
 	@deploy/setup/prepare --dev
 	@deploy/setup/lock
+
+test-deploy: ## deploy to a machine booted here, and run the image; needs root
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/pytest -m deploy tests/deploy $(ARGS)
+
+deploy: ## install or upgrade a machine: make deploy HOST=user@host, or PROJECT= ZONE= for a new one
+	@HOST='$(HOST)' PROJECT='$(PROJECT)' deploy/deploy.sh install '$(HOST)'
+
+undeploy: ## remove Parley from a machine: make undeploy HOST=user@host
+	@deploy/deploy.sh remove '$(HOST)'
+
+image: ## build the container image parley:latest
+	@$${BUILDER:-docker} build $(ARGS) -t parley:latest .
 
 clean: ## remove what was made here; compiled wheels stay in the cache
 	@rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

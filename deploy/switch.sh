@@ -1,0 +1,92 @@
+# shellcheck shell=sh disable=SC2154 # the names are install.sh's
+# Sourced by install.sh: from the release that serves to the new one, with both running in between.
+#
+# nginx connects to /run/parley-front.sock, a link to the socket of one of two units. Turning the link
+# is a rename; requests under way stay where they are, as no connection is used twice.
+
+front=/run/parley-front.sock
+
+point_nginx_at() { link "/run/$1/http.sock" "$front" || true; }
+
+# start_and_try UNIT: start it, wait until a model answers, and ask it what we know the answers of.
+start_and_try() {
+    run systemctl reset-failed "$1.service" 2>/dev/null || true
+    if ! run timeout "$ready_timeout" systemctl restart "$1.service"; then
+        say "$1.service does not get ready; the end of its log:"
+        journalctl --no-pager --quiet --output=cat --lines=15 --unit "$1.service" >&2
+        return 1
+    fi
+    run "$base/releases/$version/.venv/bin/python" -B "$here/golden.py" "/run/$1/http.sock"
+}
+
+switch_to_release() {
+    was=$(readlink "$base/current" 2>/dev/null) || was=''
+    if [ -z "$dry" ] && [ "$was" = "releases/$version" ] && [ -z "$units_changed" ] &&
+        systemctl is-active --quiet parley.service; then
+        point_nginx_at parley
+        return
+    fi
+    if [ -z "$dry" ] && [ -n "$was" ] && systemctl is-active --quiet parley.service; then
+        upgrade
+    else
+        first_start
+    fi
+    changed="$changed current->$version"
+}
+
+first_start() {
+    say "starting $version; a model that is not here yet is fetched first"
+    link "releases/$version" "$base/current" || true
+    if start_and_try parley; then
+        point_nginx_at parley
+        say "$version serves"
+        return
+    fi
+    run systemctl stop parley.service
+    if [ -n "$was" ]; then link "$was" "$base/current" || true; else run rm -f "$base/current"; fi
+    [ "$was" = "releases/$version" ] || run rm -rf "$release"
+    stop 6 "release $version does not serve, for the reason above; it has been taken away."
+}
+
+upgrade() {
+    began=$(date +%s)
+    say "starting $version beside ${was#releases/}"
+    link "releases/$version" "$base/next" || true
+    if ! start_and_try parley-next; then
+        abandon_next
+        stop 6 "release $version is not good, for the reason above; ${was#releases/} goes on and was not touched."
+    fi
+    point_nginx_at parley-next
+    link "releases/$version" "$base/current" || true
+    say "$version takes what is new; ${was#releases/} finishes what it has begun"
+    if ! start_and_try parley; then
+        link "$was" "$base/current" || true
+        start_and_try parley || stop 6 "neither release starts again as parley.service; $version serves as parley-next.service."
+        point_nginx_at parley
+        abandon_next
+        stop 6 "release $version did not start as parley.service; ${was#releases/} serves again."
+    fi
+    point_nginx_at parley
+    run systemctl stop parley-next.service
+    run rm -f "$base/next"
+    count_streams "$began"
+}
+
+abandon_next() {
+    run systemctl stop parley-next.service || true
+    run systemctl reset-failed parley-next.service 2>/dev/null || true
+    run rm -f "$base/next"
+    [ "$was" = "releases/$version" ] || run rm -rf "$release"
+}
+
+# What the access log says of streams that ended since: all, and those whose answer was not whole.
+# That a client hung up is counted as lost as well: from here the two cannot be told apart.
+count_streams() {
+    sleep 1 # nginx writes a line when the last byte is out
+    since=$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)
+    grep -E '"path":"/(v1/.*|chat.*)"' /var/log/nginx/parley.log 2>/dev/null |
+        awk -F '"' -v since="$since" '$4 >= since' | awk '
+            { all++ }
+            /"done":""/ || /"status":50[0234]/ { lost++ }
+            END { printf "parley: %d of %d requests for answers lost during the switch\n", lost, all }' >&2
+}

@@ -1,0 +1,183 @@
+"""The proxy's real configuration on loopback, in front of a service that repeats what it got."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import socket
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+FRAME = """
+{user}
+worker_processes 1;
+pid {root}/nginx.pid;
+error_log {root}/error.log;
+include {root}/main.conf;
+events {{ worker_connections 256; }}
+http {{
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi;
+    scgi_temp_path {root}/scgi;
+    include {root}/http.conf;
+    include {root}/errors-http.conf;
+    include {root}/site.conf;
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A running nginx. `front` is the link to the service's socket."""
+
+    root: Path
+    tls_port: int
+    plain_port: int
+    front: Path
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    @property
+    def log(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in (self.root / "parley.log").read_text().splitlines()]
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Tells which headers arrived; /v1/stream sends two pieces, the second when it is told to."""
+
+    protocol_version = "HTTP/1.1"
+    go_on = threading.Event()
+    name = "one"
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/v1/stream"):
+            self._stream()
+            return
+        length = int(self.headers.get("Content-Length", 0))
+        self.rfile.read(length)
+        body = json.dumps({"name": self.name, **dict(self.headers)}).encode()
+        self.send_response(200)
+        self.send_header("X-Request-Id", self.headers["X-Request-Id"])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"data: first\n\n")
+        self.wfile.flush()
+        self.go_on.wait(20)
+        self.wfile.write(b"data: second\n\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "unix"
+
+
+class UnixServer(socketserver.ThreadingUnixStreamServer):
+    """HTTP on a unix socket."""
+
+    daemon_threads = True
+
+
+@contextmanager
+def service_at(path: Path, name: str = "one") -> Iterator[type[Echo]]:
+    """A service on the socket `path`."""
+    kind = type("NamedEcho", (Echo,), {"name": name, "go_on": threading.Event()})
+    with UnixServer(str(path), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield kind
+        finally:
+            kind.go_on.set()
+            server.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def render(root: Path) -> Proxy:
+    """The configuration below `root`, as the installer puts it, on free ports of loopback."""
+    proxy = Proxy(root, free_port(), free_port(), root / "front.sock")
+    (root / "snippets").mkdir()
+    (root / "acme").mkdir()
+    replaced = {
+        "/etc/parley/tls/": f"{root}/",
+        "/etc/parley/": f"{root}/",
+        "/var/log/nginx/": f"{root}/",
+        "/var/lib/parley-acme": f"{root}/acme",
+        "/run/parley-front.sock": str(proxy.front),
+        "include snippets/": f"include {root}/snippets/",
+        "@SERVER_NAME@": "_",
+        "@LISTEN_80@": f"listen 127.0.0.1:{proxy.plain_port};",
+        "@LISTEN_443@": f"listen 127.0.0.1:{proxy.tls_port} ssl http2;",
+    }
+    for file in (DEPLOY / "nginx").iterdir():
+        text = file.read_text()
+        for old, new in replaced.items():
+            text = text.replace(old, new)
+        name = f"snippets/parley-{file.name}" if file.suffix == ".inc" else file.name
+        (root / name).write_text(text)
+    user = "user root;" if os.getuid() == 0 else ""
+    (root / "nginx.conf").write_text(FRAME.format(root=root, user=user))
+    make_certificate(root)
+    return proxy
+
+
+def make_certificate(root: Path) -> None:
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-keyout", str(root / "privkey.pem"), "-out", str(root / "fullchain.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def command(proxy: Proxy, *words: str) -> list[str]:
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert nginx is not None
+    return [nginx, "-p", str(proxy.root), "-c", str(proxy.root / "nginx.conf"), *words]
+
+
+@contextmanager
+def running(proxy: Proxy) -> Iterator[Proxy]:
+    """nginx, ready to be asked."""
+    with subprocess.Popen(
+        command(proxy, "-g", "daemon off;"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", proxy.tls_port)) == 0:
+                        break
+                assert process.poll() is None, process.stderr and process.stderr.read()
+            yield proxy
+        finally:
+            process.terminate()
+            process.wait(10)
