@@ -28,7 +28,7 @@ far() { $SSH "$host" "$@"; }
 reach() {
     # shellcheck disable=SC2016 # for the other side to expand
     found=$(far 'if [ "$(id -u)" = 0 ]; then echo root; elif sudo -n true 2>/dev/null; then echo sudo; else echo neither; fi;
-        ls /var/cache/parley/wheels 2>/dev/null' </dev/null) ||
+        ls /var/cache/parley/wheels 2>/dev/null || true' </dev/null) ||
         stop 8 "$host cannot be reached by ssh; its message above says why. Nothing was changed."
     case $found in
         root*) as_root='' ;;
@@ -55,7 +55,7 @@ stage() {
     fi
 }
 
-far_install="d=\$(mktemp -d) && chmod 755 \"\$d\" && tar -xf - -C \"\$d\" && { AS_ROOT env DOMAIN='${DOMAIN:-}' EMAIL='${EMAIL:-}' \
+far_install="d=\$(mktemp -d) && tar -xf - -C \"\$d\" && chmod 755 \"\$d\" && { AS_ROOT env DOMAIN='${DOMAIN:-}' EMAIL='${EMAIL:-}' \
 READY_TIMEOUT='${READY_TIMEOUT:-1800}' sh \"\$d/tree/deploy/install.sh\" DOING; rc=\$?; AS_ROOT rm -rf \"\$d\"; exit \$rc; }"
 
 # send DIR WORDS: unpack DIR over there and run install.sh with these words.

@@ -41,7 +41,7 @@ build_release() {
     # shellcheck disable=SC2046 # a list of packages
     [ -n "$python" ] || install_packages $(apt-get -qq update; python_packages)
     python=$(find_python)
-    install_packages libopenblas0
+    install_packages libopenblas0 libgomp1
     if ! wheel_is_cached; then
         install_packages build-essential cmake ninja-build pkg-config libopenblas-dev
     fi
