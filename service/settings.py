@@ -66,7 +66,12 @@ class EngineSettings(Group):
         4096, ge=256, description="Tokens per conversation, bounded by what the model allows."
     )
     batch_tokens: int = Field(512, ge=32, le=65536, description="Most tokens read in one call.")
-    threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all usable cores.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Compute threads; 0: all usable cores, or one for a model under 64 MB.",
+    )
     gpu_layers: int = Field(-1, ge=-1, description="Layers on the GPU; -1 takes all that fit.")
     blas: Literal["auto", "on", "off"] = Field(
         "auto", description="OpenBLAS for long prompts: measured at start-up, or forced."

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import CostModel, LinearCost
+from service.engine.cost import MIN_CHUNK, CostModel, LinearCost
 
 
 @given(st.floats(0, 0.1), st.floats(1e-4, 0.1), st.integers(0, 10_000))
@@ -55,16 +55,17 @@ def test_a_prompt_takes_the_whole_batch_while_nobody_is_answered() -> None:
 
 def test_a_prompt_takes_what_fits_between_two_tokens_of_a_running_stream() -> None:
     costs = model(decode=0.02, prefill=0.002)
-    assert costs.chunk(num_decoding=3) == 96  # (0.25 - 0.02) / 0.002 = 115, in steps of 32
-    assert 0.02 + costs.prefill.seconds(96) <= 0.25
+    # (0.25 - 0.02) / 0.002 = 115, in steps of 31
+    assert costs.chunk(num_decoding=3) == 3 * MIN_CHUNK
+    assert 0.02 + costs.prefill.seconds(3 * MIN_CHUNK) <= 0.25
 
 
 def test_a_prompt_gets_on_even_where_decoding_alone_misses_the_target() -> None:
-    assert model(decode=1.0, prefill=0.1).chunk(num_decoding=3) == 32
+    assert model(decode=1.0, prefill=0.1).chunk(num_decoding=3) == MIN_CHUNK
 
 
 def test_an_unknown_machine_gets_a_careful_chunk() -> None:
-    assert CostModel(0.25, 512).chunk(num_decoding=1) == 128
+    assert CostModel(0.25, 512).chunk(num_decoding=1) == 4 * MIN_CHUNK
 
 
 def test_padding_pays_where_rows_cost_little_and_calls_much() -> None:
