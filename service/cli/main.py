@@ -10,6 +10,7 @@ from service import __version__
 from service.cli.config import config
 from service.cli.health import health
 from service.cli.serve import serve
+from service.cli.token import token
 from service.domain.errors import ServiceError
 
 EXIT_REFUSED = 2
@@ -33,6 +34,7 @@ def parley() -> None:
 parley.add_command(serve)
 parley.add_command(config)
 parley.add_command(health)
+parley.add_command(token)
 
 
 def main() -> None:

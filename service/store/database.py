@@ -94,11 +94,16 @@ class Database:
             ) from error
 
 
-async def open_store(settings: Settings) -> SqlConversations:
-    """The store that the settings name, ready for use. Raises `ConfigurationError`."""
+async def open_database(settings: Settings) -> Database:
+    """The file that the settings name, ready for use. Raises `ConfigurationError`."""
     database = Database(store_url(settings))
     await asyncio.to_thread(database.open)
-    return SqlConversations(database)
+    return database
+
+
+async def open_store(settings: Settings) -> SqlConversations:
+    """The conversations in the file that the settings name. Raises `ConfigurationError`."""
+    return SqlConversations(await open_database(settings))
 
 
 def check_store(settings: Settings) -> None:

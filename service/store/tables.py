@@ -47,3 +47,18 @@ messages = Table(
     Column("updated_at", Float, nullable=False),
     UniqueConstraint("conversation_key", "turn", "role"),
 )
+
+access_tokens = Table(
+    "access_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("issued_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("last_used_at", Float),
+    Column("revoked_at", Float),
+    UniqueConstraint("digest"),
+)

@@ -42,6 +42,8 @@ def test_the_version_is_printed() -> None:
         ("health",),
         ("config",),
         *(("config", v) for v in ("show", "check", "example")),
+        ("token",),
+        *(("token", v) for v in ("create", "list", "revoke", "rotate")),
     ],
     ids=" ".join,
 )
