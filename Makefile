@@ -43,7 +43,7 @@ lock: ## resolve the dependencies of pyproject.toml anew into the lock files
 
 test-deploy: ## deploy to a machine booted here, and run the image; needs root
 	@deploy/setup/prepare --dev
-	@exec .venv/bin/pytest -m deploy tests/deploy $(ARGS)
+	@exec .venv/bin/pytest -m deploy -p no:randomly tests/deploy $(ARGS)
 
 deploy: ## install or upgrade a machine: make deploy HOST=user@host, or PROJECT= ZONE= for a new one
 	@HOST='$(HOST)' PROJECT='$(PROJECT)' deploy/deploy.sh install '$(HOST)'

@@ -1,7 +1,7 @@
 """`python golden.py SOCKET`: whether a release that has just started answers as it should.
 
-Asks over its unix socket; exit code 1 and one sentence where an answer is not good. Standard library
-only. Pocket's answers are known; of any other model it is known that it says something in time.
+Asks over its unix socket; exit code 1 and one sentence where an answer is not good. Standard
+library only. Pocket's answers are known; any other model has to say something in time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 TIMEOUT_SECONDS = 120.0
 POCKET = (
     ("What is the capital of France?", r"Paris"),
-    ("What is 2 plus 3?", r"\b5\b|five"),
+    ("Hello!", r"help"),
     ("Who are you?", r"Pocket"),
 )
 ANY = (("Say hello.", r"\S"),)

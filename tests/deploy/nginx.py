@@ -102,7 +102,7 @@ class UnixServer(socketserver.ThreadingUnixStreamServer):
 @contextmanager
 def service_at(path: Path, name: str = "one") -> Iterator[type[Echo]]:
     """A service on the socket `path`."""
-    kind = type("NamedEcho", (Echo,), {"name": name, "go_on": threading.Event()})
+    kind: type[Echo] = type("NamedEcho", (Echo,), {"name": name, "go_on": threading.Event()})
     with UnixServer(str(path), kind) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -1,0 +1,98 @@
+"""A booted machine, deployed to by the project's own command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.deploy.nginx import DEPLOY
+
+SCRIPT = Path(__file__).with_name("machine.sh")
+ROOT = DEPLOY.parent
+TOOLS = ("systemd-nspawn", "debootstrap", "ssh", "nft", "ip")
+
+
+def why_not() -> str | None:
+    """Why no machine can be booted here; None when one can."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"missing here: {', '.join(missing)}"
+    return None if os.getuid() == 0 else "only root can boot a machine"
+
+
+@dataclass
+class Machine:
+    """A machine at `address`. `ssh` is the command that gets there."""
+
+    address: str
+    ssh: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.address}"
+
+    def run(self, command: str, *, check: bool = True) -> str:
+        """What `command` prints over there."""
+        done = subprocess.run(
+            [*self.ssh.split(), f"root@{self.address}", command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout.strip()
+
+    def deploy(
+        self, tree: Path = ROOT, doing: str = "install", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What `make deploy` or `make undeploy` does, from a clone of the repository."""
+        return subprocess.run(
+            [str(tree / "deploy" / "deploy.sh"), doing, f"root@{self.address}"],
+            env={**os.environ, **self.environment, "SSH": self.ssh, "READY_TIMEOUT": "120", **more},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def client(self, **headers: str) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.url,
+            verify=False,  # noqa: S501  # its certificate is its own
+            headers=headers,
+            timeout=60,
+        )
+
+    def wait_healthy(self) -> None:
+        self.run(
+            "for i in $(seq 300); do "
+            "curl -ksf -o /dev/null https://127.0.0.1/health && exit 0; sleep 0.2; done; exit 1"
+        )
+
+
+def machine_command(doing: str) -> str:
+    done = subprocess.run([str(SCRIPT), doing], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def boot() -> Machine:
+    return Machine(machine_command("up"), machine_command("ssh"))
+
+
+def clone(directory: Path, *, broken: bool) -> Path:
+    """A clone with one commit more, which works or does not."""
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run([*git, "clone", "-q", str(ROOT), str(directory)], check=True)
+    if broken:
+        module = directory / "service" / "engine" / "__main__.py"
+        module.write_text("raise SystemExit(1)\n")
+    (directory / "CHANGELOG.md").write_text(f"{directory.name}\n")
+    subprocess.run([*git, "-C", str(directory), "commit", "-qam", "one more"], check=True)
+    return directory

@@ -1,0 +1,199 @@
+"""The whole way: a booted machine is deployed to, used, hurt, upgraded, and left as it was.
+
+In the order of the file (`make test-deploy` sees to that): a machine has a life, not states.
+PARLEY_TEST_WHEELS names a folder of all wheels where the machine shall not fetch them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.deploy.machine import Machine, boot, clone, machine_command, why_not
+from tests.faults.streams import ENDS
+
+NUM_STREAMS = 20
+
+pytestmark = [
+    pytest.mark.deploy,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
+]
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    try:
+        machine = boot()
+        if wheels := os.environ.get("PARLEY_TEST_WHEELS"):
+            machine.environment["WHEELS"] = wheels
+        machine.run("mkdir -p /etc/parley; echo PARLEY_MODEL__NAME=pocket > /etc/parley/parley.env")
+        yield machine
+    finally:
+        machine_command("down")
+
+
+@pytest.fixture
+def client(machine: Machine) -> Iterator[httpx.Client]:
+    with machine.client(Authorization="Bearer one") as client:
+        yield client
+
+
+def body(max_tokens: int) -> dict[str, object]:
+    """A chat that goes on until it has `max_tokens`."""
+    question = [{"role": "user", "content": "Tell me a story."}]
+    answer = {"max_tokens": max_tokens, "logit_bias": ENDS, "temperature": 0}
+    return {"model": "pocket", "messages": question, "stream": True, **answer}
+
+
+def finish_of(machine: Machine, number: int, started: threading.Semaphore) -> str:
+    """How a long stream of a client of its own ended: a finish reason, or what broke it."""
+    last = reason = ""
+    with machine.client(Authorization=f"Bearer stream-{number}") as client:
+        try:
+            with client.stream("POST", "/v1/chat/completions", json=body(600)) as reply:
+                for line in reply.iter_lines():
+                    if line.startswith("data: {"):
+                        if not last:
+                            started.release()
+                        found = json.loads(line[6:])
+                        reason = found["choices"][0]["finish_reason"] or reason
+                    last = line or last
+        except httpx.HTTPError as error:
+            return repr(error)
+    return reason if last == "data: [DONE]" else f"ended after {last!r}"
+
+
+def test_a_first_deploy_makes_it_answer_over_https(machine: Machine, client: httpx.Client) -> None:
+    done = machine.deploy()
+    assert done.returncode == 0, done.stderr
+    reply = client.post("/chat", json={"message": "What is the capital of France?"})
+    assert "Paris" in reply.json()["response"]
+    assert reply.headers["Strict-Transport-Security"].startswith("max-age")
+    assert len(reply.headers.get_list("Content-Security-Policy")) == 1
+    assert machine.run("systemctl is-active parley nginx") == "active\nactive"
+    assert (
+        float(machine.run("systemd-analyze security parley --no-pager | tail -1").split()[-3]) <= 2
+    )
+
+
+def test_a_second_deploy_changes_nothing(machine: Machine) -> None:
+    pid = machine.run("systemctl show -P MainPID parley")
+    done = machine.deploy()
+    assert done.returncode == 0, done.stderr
+    assert "nothing had to be changed" in done.stderr
+    assert machine.run("systemctl show -P MainPID parley") == pid
+
+
+def test_tokens_arrive_one_by_one(client: httpx.Client) -> None:
+    arrivals = []
+    with client.stream("POST", "/v1/chat/completions", json=body(150)) as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                arrivals.append(time.monotonic())
+    assert len(arrivals) > 100
+    # Not at once: the middle token came in the middle of the time.
+    middle = (arrivals[75] - arrivals[0]) / (arrivals[-1] - arrivals[0])
+    assert 0.2 < middle < 0.8
+
+
+def test_too_many_requests_are_refused_in_json(machine: Machine) -> None:
+    with machine.client(Authorization="Bearer greedy") as greedy:
+        replies = [greedy.get("/v1/models") for _ in range(60)]
+    refused = [reply for reply in replies if reply.status_code == 429]
+    assert refused
+    assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_metrics_are_refused_from_outside(machine: Machine, client: httpx.Client) -> None:
+    assert client.get("/metrics").status_code == 403
+    assert "parley_build_info" in machine.run("curl -ks https://127.0.0.1/metrics")
+
+
+@pytest.mark.parametrize("role", ["service.engine", "service.gunicorn_conf", "service.supervisor"])
+def test_what_is_killed_comes_back(machine: Machine, client: httpx.Client, role: str) -> None:
+    found = machine.run(f"pgrep -f -u parley '[-]P .*{role}'").split()
+    machine.run(f"kill -9 {found[-1]}")
+    machine.run(
+        f"for i in $(seq 100); do kill -0 {found[-1]} 2>/dev/null || exit 0; sleep 0.1; done"
+    )
+    machine.wait_healthy()
+    reply = client.post("/chat", json={"message": "Hello!"})
+    assert reply.status_code == 200, reply.text
+
+
+def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Path) -> None:
+    tree = clone(tmp_path / "next", broken=False)
+    started = threading.Semaphore(0)
+    was = machine.run("readlink /opt/parley/current")
+    with ThreadPoolExecutor(NUM_STREAMS + 1) as pool:
+        upgrade = pool.submit(machine.deploy, tree)
+        # New streams all the time, so that some are open whenever something is switched.
+        endings = []
+        while not upgrade.done():
+            running = [pool.submit(finish_of, machine, n, started) for n in range(NUM_STREAMS)]
+            endings += [stream.result() for stream in running]
+        done = upgrade.result()
+    assert done.returncode == 0, done.stderr
+    assert machine.run("readlink /opt/parley/current") != was
+    assert set(endings) == {"length"}, endings
+    counted = re.search(r"(\d+) of (\d+) requests for answers lost", done.stderr)
+    assert counted, done.stderr
+    assert int(counted[1]) == 0
+    assert machine.run("systemctl is-active parley-next || true") == "inactive"
+
+
+def test_a_release_that_does_not_serve_is_taken_away(machine: Machine, tmp_path: Path) -> None:
+    tree = clone(tmp_path / "broken", broken=True)
+    before = machine.run("readlink /opt/parley/current; ls /opt/parley/releases")
+    pid = machine.run("systemctl show -P MainPID parley")
+    done = machine.deploy(tree)
+    assert done.returncode == 6, done.stderr
+    assert "goes on and was not touched" in done.stderr
+    assert machine.run("readlink /opt/parley/current; ls /opt/parley/releases") == before
+    assert machine.run("systemctl show -P MainPID parley") == pid
+
+
+def test_it_is_there_after_a_reboot(machine: Machine, client: httpx.Client) -> None:
+    client.post("/chat", json={"message": "Hello!"}).raise_for_status()
+    machine_command("reboot")
+    machine.wait_healthy()
+    with machine.client() as after:
+        reply = after.post("/chat", json={"message": "What is the capital of France?"})
+    assert "Paris" in reply.json()["response"]
+
+
+def test_a_taken_port_is_one_sentence_and_nothing_changes(machine: Machine) -> None:
+    machine.run("systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 80")
+    machine.run(
+        "for i in $(seq 50); do ss -Hltn 'sport = :80' | grep -q . && exit; sleep 0.1; done"
+    )
+    try:
+        done = machine.deploy()
+    finally:
+        machine.run("systemctl stop taker; systemctl start nginx")
+    assert done.returncode == 4, done.stderr
+    assert "port 80 is taken by python3" in done.stderr
+
+
+def test_undeploy_leaves_nothing(machine: Machine) -> None:
+    done = machine.deploy(doing="remove", YES="1")
+    assert done.returncode == 0, done.stderr
+    left = machine.run(
+        "find / -xdev -iname '*parley*' -not -path '/proc/*' -not -path '/var/log/journal/*' "
+        "-not -path '/etc/hostname' -not -path '/tmp/systemd-*'; getent passwd parley parley-build; "
+        "getent group parley parley-build; true"
+    )
+    assert left == ""
+    assert machine.run("systemctl is-active nginx; curl -sI http://127.0.0.1 | head -1").startswith(
+        "active\nHTTP/1.1 200"
+    )
