@@ -46,7 +46,7 @@ test-deploy: ## deploy to a machine booted here, and run the image; needs root
 	@exec .venv/bin/pytest -m deploy -p no:randomly tests/deploy $(ARGS)
 
 deploy: ## install or upgrade a machine: make deploy HOST=user@host, or PROJECT= ZONE= for a new one
-	@HOST='$(HOST)' PROJECT='$(PROJECT)' deploy/deploy.sh install '$(HOST)'
+	@deploy/deploy.sh install '$(HOST)'
 
 undeploy: ## remove Parley from a machine: make undeploy HOST=user@host
 	@deploy/deploy.sh remove '$(HOST)'

@@ -18,6 +18,13 @@ stop() { code=$1; shift; say "$*"; exit "$code"; }
 
 doing=${1:-}
 host=${2:-}
+# With PROJECT= instead of a host: the machine that gcp/vm.sh makes, or has made.
+if [ -z "$host" ] && [ -n "${PROJECT:-}" ]; then
+    host=${VM:-parley}
+    SSH=$here/gcp/ssh.sh
+    export PROJECT
+    [ "$doing" != install ] || sh "$here/gcp/vm.sh" "$([ -n "$dry" ] && echo plan || echo create)"
+fi
 [ -n "$host" ] || stop 2 "no host is named; write: make deploy HOST=user@host"
 
 # far COMMAND: run it in the host's shell.
