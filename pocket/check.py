@@ -28,7 +28,10 @@ class Chat:
     """A loaded GGUF with the chat template that it carries."""
 
     def __init__(self, path: Path, *, thinking: bool = False, temperature: float = 0.0) -> None:
-        self.llm = Llama(str(path), n_ctx=2048, verbose=False, seed=1)
+        # One thread: the model is tiny, and several wait for one another on a busy machine.
+        self.llm = Llama(
+            str(path), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False, seed=1
+        )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda x, **_: json.dumps(x, ensure_ascii=False)
         self.template = environment.from_string(self.llm.metadata["tokenizer.chat_template"])
