@@ -110,6 +110,16 @@ class StoreSettings(Group):
     )
 
 
+class AuthSettings(Group):
+    """Who is let in."""
+
+    allow_anonymous: bool = Field(
+        False,
+        description="Answer everybody who can connect, from anywhere, as long as there is no "
+        "access token.",
+    )
+
+
 class LogSettings(Group):
     """What is logged, and how it looks."""
 
@@ -148,6 +158,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     chat: ChatSettings = Field(default_factory=ChatSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

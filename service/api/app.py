@@ -12,22 +12,27 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from service import __version__, log
-from service.api import docs, health
+from service.api import docs, health, login
+from service.api.access import Access
 from service.api.deps import Parts
 from service.api.dialects import native, openai
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
+from service.auth.door import Door, is_reachable_by_others
+from service.auth.tokens import AccessTokens
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.generate import Chat
 from service.domain.errors import ConfigurationError
 from service.ipc.client import Engines, connect_engines
 from service.metrics import BUILD_INFO
 from service.settings import Settings, load_settings
-from service.store.database import open_store
+from service.store.access_tokens import SqlAccessTokens
+from service.store.conversations import SqlConversations
+from service.store.database import open_database
 
 # The first prefix that a path carries decides, so the empty one comes last.
 DIALECTS = (openai, native)
-ROUTERS = (health.router, docs.router, *(dialect.router for dialect in DIALECTS))
+ROUTERS = (health.router, login.router, docs.router, *(dialect.router for dialect in DIALECTS))
 
 
 def create_app(
@@ -38,7 +43,8 @@ def create_app(
     """The ASGI application of one worker.
 
     What is not given is made when the application starts: settings from the environment, engines
-    as the supervisor announces them, the store that the settings name. Raises `ConfigurationError`.
+    as the supervisor announces them, conversations in the store that the settings name. Access
+    tokens are always there. Raises `ConfigurationError`.
     """
     if settings is None:
         settings = load_settings()
@@ -66,6 +72,7 @@ def _middleware(settings: Settings, replies: ErrorReplies) -> list[Middleware]:
         Middleware(Requests, dialects=dialects),
         Middleware(InternalErrors, replies=replies),
         Middleware(SecurityHeaders),
+        Middleware(Access, replies=replies),
         Middleware(BodyLimit, max_bytes=settings.api.max_body_bytes),
     ]
 
@@ -75,19 +82,26 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         BUILD_INFO.labels(__version__).set(1)
         used_engines = engines or _connect(settings)
-        used_store = store or await open_store(settings)
+        database = await open_database(settings)
+        door = Door(AccessTokens(SqlAccessTokens(database)), may_stand_open=_may_open(settings))
         await used_engines.settled()  # a worker that says it is there can answer
         chat = Chat(used_engines, settings.chat)
-        app.state.parts = Parts(settings, used_engines, chat, Conversations(chat, used_store))
+        conversations = Conversations(chat, store or SqlConversations(database))
+        app.state.parts = Parts(settings, used_engines, chat, conversations, door)
         try:
             yield
         finally:
             if engines is None:
                 await used_engines.aclose()
-            if store is None:
-                await used_store.aclose()
+            await database.aclose()
 
     return lifespan
+
+
+def _may_open(settings: Settings) -> bool:
+    api = settings.api
+    others = is_reachable_by_others(api.host, api.unix_socket)
+    return settings.auth.allow_anonymous or not others
 
 
 def _connect(settings: Settings) -> Engines:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.auth.door import Door
 from service.chat.conversations import Conversations
 from service.chat.generate import Chat
-from service.domain.access import ANONYMOUS, Principal
+from service.domain.access import Principal
 from service.ipc.client import Engines
 from service.settings import Settings
 
@@ -22,6 +23,7 @@ class Parts:
     engines: Engines
     chat: Chat
     conversations: Conversations
+    door: Door
 
 
 def parts(http_request: Request) -> Parts:
@@ -45,9 +47,14 @@ def _conversations(http_request: Request) -> Conversations:
     return parts(http_request).conversations
 
 
-def _principal() -> Principal:
-    """Nobody has to say who they are yet."""
-    return ANONYMOUS
+def _door(http_request: Request) -> Door:
+    return parts(http_request).door
+
+
+def _principal(http_request: Request) -> Principal:
+    """As `access.Access` has found out; there is none on paths that are open to all."""
+    principal: Principal = http_request.state.principal
+    return principal
 
 
 def _request_id(http_request: Request) -> str:
@@ -60,5 +67,6 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 EnginesDep = Annotated[Engines, Depends(_engines)]
 ChatDep = Annotated[Chat, Depends(_chat)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
+DoorDep = Annotated[Door, Depends(_door)]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -1,5 +1,5 @@
 """What happens to every request before and after its route. Plain ASGI classes, outermost first:
-`Requests`, `InternalErrors`, `SecurityHeaders`, `BodyLimit`.
+`Requests`, `InternalErrors`, `SecurityHeaders`, `access.Access`, `BodyLimit`.
 """
 
 from __future__ import annotations

@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 import click
 
 from service import __version__
+from service.auth.door import is_reachable_by_others
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
 from service.settings import Settings, child_environment, load_settings
+from service.store.access_tokens import any_access_token
 from service.store.database import check_store
 
 # What gunicorn's own script does. gunicorn puts the present directory in front of all packages
@@ -82,6 +84,7 @@ def serve(
     )
     plan = make_plan(settings, readable=is_readable(settings))
     check_store(settings)
+    plan["is_open"] = check_door(settings)
     become_supervisor(settings, plan)
 
 
@@ -118,6 +121,26 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
         "readable": readable,
         "commands": child_commands(settings, fetch),
     }
+
+
+def check_door(settings: Settings) -> bool:
+    """Whether anybody can come in from elsewhere. Raises `ConfigurationError` where nobody could.
+
+    Nobody is let in there without an access token, so there has to be one.
+    """
+    api = settings.api
+    if not is_reachable_by_others(api.host, api.unix_socket) or any_access_token(settings):
+        return False
+    if settings.auth.allow_anonymous:
+        return True
+    place = f"unix:{api.unix_socket}" if api.unix_socket is not None else api.host
+    default = Settings.model_fields["state_dir"].get_default(call_default_factory=True)
+    state = "" if settings.state_dir == default else f"PARLEY_STATE_DIR={settings.state_dir} "
+    raise ConfigurationError(
+        f"{place} can be reached by others, and there is no access token yet; make one with "
+        f"`{state}parley token create --name laptop`, or let everybody in with "
+        "PARLEY_AUTH__ALLOW_ANONYMOUS=true."
+    )
 
 
 def child_commands(settings: Settings, fetch: str | None) -> dict[str, list[str] | None]:

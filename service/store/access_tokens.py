@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from service.domain.access import AccessToken, Scope
+from service.settings import Settings
 from service.store.conversations import Transactions
+from service.store.database import Database, store_url
 from service.store.tables import access_tokens as rows
 
 
@@ -18,10 +20,7 @@ class SqlAccessTokens:
         self._database = database
 
     async def any_exist(self) -> bool:
-        found = await self._database.read(
-            lambda connection: connection.scalar(select(rows.c.id).limit(1))
-        )
-        return found is not None
+        return await self._database.read(_any_exist)
 
     async def with_digest(self, digest: str) -> AccessToken | None:
         row = await self._database.read(
@@ -63,6 +62,20 @@ class SqlAccessTokens:
             lambda connection: connection.execute(update(rows).where(usable).values(row)).rowcount
         )
         return changed > 0
+
+
+def any_access_token(settings: Settings) -> bool:
+    """Whether the store that the settings name has ever kept one. Blocks."""
+    database = Database(store_url(settings))
+    try:
+        with database.engine.connect() as connection:
+            return _any_exist(connection)
+    finally:
+        database.engine.dispose()
+
+
+def _any_exist(connection: Connection) -> bool:
+    return connection.scalar(select(rows.c.id).limit(1)) is not None
 
 
 def _add(connection: Connection, token: AccessToken) -> bool:

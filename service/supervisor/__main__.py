@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 from service.supervisor.journal import Journal
-from service.supervisor.listener import close_listener, is_open_to_others, open_listener
+from service.supervisor.listener import close_listener, open_listener
 from service.supervisor.notify import Systemd, take_systemd
 from service.supervisor.plan import Plan, from_json
 from service.supervisor.refusal import EXIT_MISCONFIGURED, Refusal
@@ -66,12 +66,11 @@ def _greet(plan: Plan, journal: Journal) -> None:
         stand_in=plan.stand_in.name if plan.stand_in is not None else None,
         pid=os.getpid(),
     )
-    if is_open_to_others(plan):
+    if plan.is_open:
         journal.warning(
             "access_is_open",
-            f"{plan.address} can be reached from other machines and asks nobody for a password: "
-            "whoever reaches it can use it. Listen on 127.0.0.1 and put a proxy in front that "
-            "checks who is calling.",
+            f"{plan.address} can be reached by others and asks nobody for an access token: "
+            "whoever reaches it can use it. `parley token create --name laptop` ends that.",
             host=plan.host,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -52,15 +51,6 @@ def close_listener(listener: socket.socket, plan: Plan) -> None:
     listener.close()
     if plan.unix_socket is not None:
         plan.unix_socket.unlink(missing_ok=True)
-
-
-def is_open_to_others(plan: Plan) -> bool:
-    """Whether other machines can connect."""
-    if plan.unix_socket is not None or plan.host == "localhost":
-        return False
-    with contextlib.suppress(ValueError):
-        return not ipaddress.ip_address(plan.host).is_loopback
-    return True
 
 
 def _cannot_listen(place: str, error: OSError) -> Refusal:

@@ -33,7 +33,8 @@ class Plan:
     """Everything that the supervisor needs to know. Durations are seconds.
 
     `notice` is one sentence about a wanted model that cannot be had, for a stand-in to go with.
-    `readable` says that a person reads the log.
+    `is_open` says that others can connect and nobody is asked for an access token; `readable`
+    that a person reads the log.
     """
 
     version: str
@@ -49,6 +50,7 @@ class Plan:
     stall_seconds: float = 60.0
     load_timeout_seconds: float = 900.0
     log_level: str = "info"
+    is_open: bool = False
     readable: bool = False
 
     @property

@@ -13,16 +13,19 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
-from service.settings import ApiSettings, Settings
+from service.settings import ApiSettings, AuthSettings, Settings
 from tests.fakes.engine import FakeEngine
 
 
 @asynccontextmanager
 async def running_app(
-    engine: FakeEngine, state_dir: Path, api: ApiSettings | None = None
+    engine: FakeEngine,
+    state_dir: Path,
+    api: ApiSettings | None = None,
+    auth: AuthSettings | None = None,
 ) -> AsyncIterator[FastAPI]:
     """The application with its lifespan, keeping conversations in `state_dir`."""
-    settings = Settings(state_dir=state_dir, api=api or ApiSettings())
+    settings = Settings(state_dir=state_dir, api=api or ApiSettings(), auth=auth or AuthSettings())
     app = create_app(settings, engines=engine)
     async with app.router.lifespan_context(app):
         yield app

@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from service.cli.serve import make_plan
+from service.cli.main import parley
+from service.cli.serve import check_door, make_plan
 from service.domain.errors import ConfigurationError, ModelFileError, ModelNotFound
 from service.models.registry import BUILT_IN_DIR
-from service.settings import load_settings
+from service.settings import Settings, load_settings
+from service.store.database import check_store
 from service.supervisor.plan import from_json
 
 POCKET = BUILT_IN_DIR / "pocket.gguf"
@@ -126,3 +129,33 @@ def test_a_stand_in_must_be_here(state: Path) -> None:
 def test_an_unknown_model_is_refused_with_the_nearest_names(state: Path) -> None:
     with pytest.raises(ModelNotFound, match="nearest names"):
         plan_of(name="qwen2.5-0.5b")
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({"PARLEY_API__HOST": "0.0.0.0"}, "0.0.0.0"),  # noqa: S104  # refused, not bound
+        ({"PARLEY_API__UNIX_SOCKET": "/run/parley.sock"}, "unix:/run/parley.sock"),
+    ],
+)
+def test_nobody_s_service_is_not_started_for_others(
+    tmp_path: Path, variables: dict[str, str], place: str
+) -> None:
+    sentence = refused(tmp_path, "--model", "pocket", **variables)
+    assert sentence.startswith(f"parley: error: {place} can be reached by others")
+    command = f"`PARLEY_STATE_DIR={tmp_path / 'state'} parley token create --name laptop`"
+    assert command in sentence
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104  # asked about, not bound
+def test_a_start_is_open_only_where_the_operator_said_so(state: Path, host: str) -> None:
+    def settings(**auth: object) -> Settings:
+        return load_settings({"api": {"host": host}, "auth": auth})
+
+    others = host != "127.0.0.1"
+    check_store(settings())
+    assert check_door(settings(allow_anonymous=True)) is others
+    made = CliRunner().invoke(parley, ["token", "create", "--name", "laptop"])
+    assert made.exit_code == 0
+    assert check_door(settings()) is False
+    assert check_door(settings(allow_anonymous=True)) is False

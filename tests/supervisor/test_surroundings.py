@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.supervisor.journal import Journal
-from service.supervisor.listener import close_listener, is_open_to_others, open_listener
+from service.supervisor.listener import close_listener, open_listener
 from service.supervisor.notify import take_systemd
 from service.supervisor.plan import Commands, Model, Plan
 from service.supervisor.refusal import Refusal
@@ -114,23 +114,6 @@ def test_a_file_is_not_replaced_by_a_socket(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="is not a socket"):
         open_listener(plan(unix_socket=tmp_path / "notes"))
     assert (tmp_path / "notes").read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("host", "is_open"),
-    [
-        ("127.0.0.1", False),
-        ("127.3.2.1", False),
-        ("::1", False),
-        ("localhost", False),
-        ("0.0.0.0", True),  # noqa: S104  # asked about, not bound
-        ("::", True),
-        ("10.0.0.5", True),
-        ("chat.example.org", True),
-    ],
-)
-def test_who_can_connect_depends_on_the_address(host: str, is_open: bool) -> None:
-    assert is_open_to_others(plan(host=host)) is is_open
 
 
 def test_systemd_s_variables_are_kept_from_the_children() -> None:

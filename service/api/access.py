@@ -1,0 +1,151 @@
+"""Who may ask for what: every path needs an access token, except for those listed here.
+
+Decided by path and before routing, so that a route that somebody adds, mounts or mistypes is
+closed until this file opens it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.deps import Parts
+from service.api.errors import ErrorReplies, to_problem
+from service.domain import access
+from service.domain.access import ANONYMOUS, Principal
+from service.domain.errors import Forbidden, ServiceError, Unauthenticated
+from service.log import get_logger
+
+_log = get_logger(__name__)
+
+# The page's own files, the way to hand it a token, and whether the service is there.
+OPEN_PATHS = frozenset({"/", "/login", "/health", "/v1/health", "/livez", "/readyz"})
+OPEN_PREFIX = "/static/"
+
+# What a path takes beside a valid token: itself, or anything below it. None: any token will do.
+SCOPES: Mapping[str, access.Scope | None] = {
+    "/docs": None,
+    "/redoc": None,
+    "/openapi.json": None,
+    "/v1/models": None,
+    "/metrics": access.Scope.METRICS,
+    "/v1/embeddings": access.Scope.EMBED,
+    "/v1/admin": access.Scope.ADMIN,
+    "": access.Scope.CHAT,  # everything else
+}
+COOKIE = "parley_access"
+_PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded")
+_HARMLESS_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+class Access:
+    """Turn away, in the words of the path's dialect, whoever may not ask for it.
+
+    Leaves the principal in the request's state for `deps.PrincipalDep`.
+    """
+
+    def __init__(self, app: ASGIApp, replies: ErrorReplies) -> None:
+        self.app = app
+        self.replies = replies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_open_to_all(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        state: dict[str, Any] = scope["state"]
+        try:
+            state["principal"] = await admit(HTTPConnection(scope), scope["method"])
+        except ServiceError as error:
+            _log.info(
+                "access_refused", reason=error.code, address=address_of(HTTPConnection(scope))
+            )
+            reply = self.replies.reply(scope["path"], to_problem(error))
+            if isinstance(error, Unauthenticated):
+                reply.headers["WWW-Authenticate"] = "Bearer"
+            await reply(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def admit(connection: HTTPConnection, method: str) -> Principal:
+    """Whom the request speaks for. Raises what keeps it out."""
+    parts: Parts = connection.app.state.parts
+    path = connection.scope["path"]
+    if path == "/metrics" and _is_neighbour(connection, parts):
+        return ANONYMOUS
+    secret, by_cookie = secret_of(connection)
+    principal = await parts.door.admit(secret, address_of(connection))
+    if by_cookie:
+        refuse_other_sites(connection, where_unknown=method in _HARMLESS_METHODS)
+    scope = scope_of(path)
+    if scope is not None and scope not in principal.scopes:
+        raise Forbidden(
+            f"This takes an access token with the scope {scope.value}; {principal.name} has "
+            f"{', '.join(sorted(each.value for each in principal.scopes)) or 'none'}."
+        )
+    return principal
+
+
+def is_open_to_all(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+
+
+def scope_of(path: str) -> access.Scope | None:
+    """What a path takes beside a valid token."""
+    parent = path
+    while parent:
+        if parent in SCOPES:
+            return SCOPES[parent]
+        parent = parent.rpartition("/")[0]
+    return SCOPES[""]
+
+
+def secret_of(connection: HTTPConnection) -> tuple[str | None, bool]:
+    """The secret that came with the request, if any, and whether a cookie carried it."""
+    scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip(), False
+    if "x-api-key" in connection.headers:
+        return connection.headers["x-api-key"].strip(), False
+    secret = connection.cookies.get(COOKIE)
+    return secret, secret is not None
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Who is at the other end, as far as the server trusts a proxy to say so."""
+    return connection.client.host if connection.client is not None else "unix"
+
+
+def refuse_other_sites(connection: HTTPConnection, *, where_unknown: bool) -> None:
+    """Browsers send cookies along whichever page asks; only our own may. Raises `Forbidden`.
+
+    `SameSite=Strict` stops other sites, but not other ports and sister domains of ours.
+    `where_unknown`: whether to let in who does not say what page asks, as programs don't.
+    """
+    fetched_by = connection.headers.get("sec-fetch-site")
+    origin = connection.headers.get("origin")
+    if fetched_by is not None:
+        allowed = fetched_by in {"same-origin", "none"}
+    elif origin is not None:  # browsers leave the other header out where there is no TLS
+        allowed = origin.partition("://")[2] == connection.headers.get("host")
+    else:
+        allowed = where_unknown
+    if not allowed:
+        raise Forbidden("Only this service's own page may use the cookie; send the token instead.")
+
+
+def _is_neighbour(connection: HTTPConnection, parts: Parts) -> bool:
+    """Whether a program on this machine asks, and not a proxy for somebody else."""
+    client = connection.client
+    if client is None or parts.settings.api.unix_socket is not None:
+        return False
+    if any(name in connection.headers for name in _PROXY_HEADERS):
+        return False
+    with suppress(ValueError):
+        return ipaddress.ip_address(client.host).is_loopback
+    return False
