@@ -159,5 +159,6 @@ async def visit(context: BrowserContext, address: str) -> Visitor:
 
 def _is_fault(message: Any) -> bool:
     """Errors and violations of the security policy; a refused request is no fault of the page."""
-    refused = message.text.startswith("Failed to load resource") and "503" in message.text
-    return message.type == "error" and not refused
+    refused = message.text.startswith("Failed to load resource")
+    expected = refused and any(status in message.text for status in ("503", "401"))
+    return message.type == "error" and not expected

@@ -25,6 +25,23 @@ export async function fetchHealth(signal) {
   }
 }
 
+/** Whether an access token has to be shown, and whether this browser has one: `{required, granted}`. */
+export async function fetchLogin() {
+  try {
+    const response = await fetch(here("login"), { headers: { Accept: "application/json" } });
+    if (response.ok) return await response.json();
+  } catch {
+    // Then the first message will tell, and until then nobody is asked for anything.
+  }
+  return { required: false, granted: false };
+}
+
+/** Hand over an access token; the service keeps it in a cookie. Throws ApiError for a wrong one. */
+export async function login(accessToken) {
+  const response = await post("login", { access_token: accessToken });
+  if (!response.ok) throw await toError(response);
+}
+
 /**
  * Ask, and yield what comes back: `{session_id}`, `{token}`…, then `{done: true, …}`.
  * Aborting `signal` closes the connection, and that is the cancel.

@@ -2,6 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
+import { Door } from "./door.js";
 import { Status } from "./status.js";
 import { Transcript } from "./transcript.js";
 
@@ -24,13 +25,24 @@ const transcript = new Transcript({
 const chat = new Chat({
   transcript,
   onBusy: (busy) => composer.setBusy(busy),
-  onTrouble: () => status.check(),
+  onTrouble: (error) => {
+    status.check();
+    if (error.status === 401) door.show();
+  },
 });
 
 const composer = new Composer(
   { form: part("composer"), input: part("input"), send: part("send"), stop: part("stop") },
   { onSend: (text) => chat.ask(text), onStop: () => chat.stop() },
 );
+
+const door = new Door({
+  form: part("door"),
+  input: part("access-token"),
+  fault: part("door-fault"),
+  composer: part("composer"),
+});
+door.look();
 
 part("new-chat").addEventListener("click", () => {
   chat.startAnew();

@@ -7,7 +7,7 @@ const GIVE_UP_MS = 10 * 60 * 1000; // of being told to come back later
 const LONGEST_PAUSE_S = 30;
 
 export class Chat {
-  /** `onBusy(true|false)` when an answer begins and ends; `onTrouble()` when the service balks. */
+  /** `onBusy(true|false)` when an answer begins and ends; `onTrouble(error)` when the service balks. */
   constructor({ transcript, onBusy, onTrouble }) {
     Object.assign(this, { transcript, onBusy, onTrouble });
     Object.assign(this, recall());
@@ -90,10 +90,10 @@ export class Chat {
   failed(error, answer, text) {
     if (!(error instanceof ApiError)) console.error(error);
     const failure = error instanceof ApiError ? error.message : "Something went wrong in this page.";
-    // What was refused for what it says (4xx) would be refused again.
-    const hopeless = error.status >= 400 && error.status < 500;
+    // What was refused for what it says (4xx) would be refused again; a token can be had (401).
+    const hopeless = error.status >= 400 && error.status < 500 && error.status !== 401;
     answer.view.fail(failure, hopeless ? null : () => this.askAgain(text, answer));
-    this.onTrouble();
+    this.onTrouble(error);
     return { record: { ...answer.record(""), failure }, spoken: failure };
   }
 
@@ -118,7 +118,7 @@ export class Chat {
       } catch (error) {
         const mayWait = error.status === 503 || error.status === 429;
         if (!mayWait || performance.now() - since > GIVE_UP_MS) throw error;
-        this.onTrouble();
+        this.onTrouble(error);
         await this.pause(error, answer.view, signal);
       }
     }
