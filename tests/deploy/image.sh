@@ -1,0 +1,36 @@
+#!/bin/sh
+# image.sh build CONTEXT | run NAME PORT [podman's options] | podman WORDS: the image without a Docker engine or
+# a registry, by buildah, podman and runc. The base is the tree that machine.sh makes for its machines.
+set -eu
+state=${MACHINE_STATE:-${PARLEY_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/parley}/deploy-lab}
+base=localhost/parley-base
+tag=localhost/parley-test
+pod() { podman --runtime runc --cgroup-manager=cgroupfs "$@"; }
+case ${1:-} in
+    build)
+        if ! podman image exists "$base"; then
+            tar -C "$state/base-bookworm" -cf - . | podman import -q - "$base" >/dev/null
+        fi
+        # Steps in a chroot need no namespaces of their own. Docker's format, as OCI's has no HEALTHCHECK.
+        # The limits stay below the host's, which cannot be raised everywhere.
+        buildah bud --isolation chroot --format docker --layers --network host --pull-never \
+            --ulimit nofile=1024:20000 --ulimit nproc=4096:4096 \
+            --build-arg "BASE_IMAGE=$base" --build-arg VERSION=test -t "$tag" "$2"
+        ;;
+    run)
+        name=$2 port=$3
+        shift 3
+        pod run -d --name "$name" --network host --read-only --read-only-tmpfs=false \
+            --tmpfs /tmp:rw,nosuid,nodev,noexec,size=64m --cap-drop=all --security-opt=no-new-privileges \
+            --ulimit nofile=1024:2048 --ulimit nproc=1000:1000 --pids-limit 512 --stop-timeout 45 --log-driver=k8s-file \
+            -e "PARLEY_API__PORT=$port" -e PARLEY_MODEL__NAME=pocket "$@" "$tag"
+        ;;
+    podman)
+        shift
+        pod "$@"
+        ;;
+    *)
+        echo "usage: image.sh build CONTEXT | run NAME PORT | podman WORDS" >&2
+        exit 2
+        ;;
+esac

@@ -1,0 +1,141 @@
+"""The image as production runs it: read-only, without rights, stopped while somebody still listens.
+
+PARLEY_TEST_WHEELS names a folder with all wheels, llama.cpp's as well; else the build compiles it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.deploy.machine import ROOT
+from tests.deploy.nginx import free_port
+from tests.faults.streams import Stream
+
+SCRIPT = Path(__file__).with_name("image.sh")
+TOOLS = ("buildah", "podman", "runc")
+MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
+
+pytestmark = [
+    pytest.mark.deploy,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(bool(MISSING), reason=f"missing here: {', '.join(MISSING)}"),
+    pytest.mark.skipif(os.getuid() != 0, reason="only root can build an image here"),
+]
+
+
+def image(*words: str, check: bool = True) -> str:
+    done = subprocess.run([str(SCRIPT), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built(tmp_path_factory: pytest.TempPathFactory) -> None:
+    context = tmp_path_factory.mktemp("image") / "context"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(context)], check=True)
+    if wheels := os.environ.get("PARLEY_TEST_WHEELS"):
+        shutil.copytree(wheels, context / "wheels")
+    image("build", str(context))
+
+
+class Container:
+    """A running container, reached at `url`."""
+
+    def __init__(self, *options: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.name = f"parley-test-{port}"
+        image("run", self.name, str(port), *options)
+
+    def execute(self, *words: str) -> int:
+        done = subprocess.run(
+            [str(SCRIPT), "podman", "exec", self.name, *words], capture_output=True, check=False
+        )
+        return done.returncode
+
+    def read(self, *words: str) -> str:
+        return image("podman", "exec", self.name, *words)
+
+    def wait_healthy(self) -> None:
+        deadline = time.monotonic() + 60
+        while self.execute("parley", "health") != 0:
+            assert time.monotonic() < deadline, image("podman", "logs", self.name)
+
+    def stop(self) -> int:
+        """Stop it as Docker does; its exit code."""
+        image("podman", "stop", self.name)
+        return int(image("podman", "inspect", self.name, "--format", "{{.State.ExitCode}}"))
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Container]]:
+    started: list[Container] = []
+
+    def run(*options: str) -> Container:
+        started.append(Container(*options))
+        return started[-1]
+
+    yield run
+    for container in started:
+        image("podman", "rm", "-f", "-t", "0", container.name, check=False)
+
+
+def test_it_answers_without_rights_on_a_read_only_root(start: Callable[..., Container]) -> None:
+    container = start()
+    container.wait_healthy()
+    reply = httpx.post(
+        f"{container.url}/chat", json={"message": "What is the capital of France?"}, timeout=30
+    )
+    assert "Paris" in reply.json()["response"]
+    assert container.read("id", "-u") == "10001"
+    assert container.execute("touch", "/opt/parley/x") == 1
+    status = container.read("cat", "/proc/1/status")
+    assert "CapBnd:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_stop_lets_a_stream_finish_and_exits_cleanly(start: Callable[..., Container]) -> None:
+    container = start()
+    container.wait_healthy()
+    stream = Stream(container.url, 300)
+    assert stream.started.wait(30)
+    with ThreadPoolExecutor(1) as pool:
+        exit_code = pool.submit(container.stop)
+        assert stream.wait().finish_reason == "length"
+    assert (stream.whole, stream.completion_tokens) == (True, 300)
+    assert exit_code.result() == 0
+
+
+def test_a_model_that_does_not_fit_the_memory_limit_is_one_sentence(
+    start: Callable[..., Container],
+) -> None:
+    container = start("--memory", "100m")
+    image("podman", "wait", container.name)
+    logs = subprocess.run(
+        [str(SCRIPT), "podman", "logs", container.name], capture_output=True, text=True, check=False
+    )
+    assert "of memory" in logs.stdout + logs.stderr
+
+
+def test_it_says_what_it_is() -> None:
+    (found,) = json.loads(image("podman", "image", "inspect", "localhost/parley-test"))
+    config = found["Config"]
+    assert config["User"] == "10001:10001"
+    assert config["StopSignal"] == "SIGTERM"
+    assert list(config["Volumes"]) == ["/var/lib/parley"]
+    assert found["HealthCheck" if "HealthCheck" in found else "Healthcheck"]["Test"] == [
+        "CMD",
+        "parley",
+        "health",
+    ]
+    assert config["Labels"]["org.opencontainers.image.version"] == "test"
