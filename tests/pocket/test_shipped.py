@@ -15,8 +15,9 @@ from service.models.registry import resolve
 
 SHIPPED = resolve("pocket").local_path(Path())
 TOKENIZER = Path("pocket/tokenizer.json")
-EVERY = 6  # of each behaviour's cases; all of them take too long for every run
+EVERY = 6  # of each behaviour's cases, for the quick guard; all of them take most of a minute
 WANTED = 0.92
+QUICK_FLOOR = 0.88  # a sample of 92 cases scatters by about three points around the full figure
 SMOKE_WANTED = 0.97  # the rest is named in the model's card
 
 
@@ -42,12 +43,20 @@ def test_the_shipped_vocabulary_is_that_of_the_tokenizer_file() -> None:
 
 
 @pytest.mark.model
-def test_the_shipped_model_passes_its_held_out_checks() -> None:
+def test_the_shipped_model_passes_a_sample_of_every_behaviour() -> None:
     from pocket.check import Chat, grade, pass_rate  # noqa: PLC0415 - loads llama.cpp
 
     asked = stratified()
     assert len(asked) > 80
-    assert pass_rate(grade(Chat(SHIPPED), asked, show=3)) >= WANTED
+    assert pass_rate(grade(Chat(SHIPPED), asked, show=3)) >= QUICK_FLOOR
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_shipped_model_passes_its_held_out_checks() -> None:
+    from pocket.check import Chat, grade, pass_rate  # noqa: PLC0415 - loads llama.cpp
+
+    assert pass_rate(grade(Chat(SHIPPED), cases(), show=2)) >= WANTED
 
 
 @pytest.mark.model
