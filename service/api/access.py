@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -64,7 +65,8 @@ class Access:
             _log.info(
                 "access_refused", reason=error.code, address=address_of(HTTPConnection(scope))
             )
-            reply = self.replies.reply(scope["path"], to_problem(error))
+            problem = replace(to_problem(error), request_id=state["request_id"])
+            reply = self.replies.reply(scope["path"], problem)
             if isinstance(error, Unauthenticated):
                 reply.headers["WWW-Authenticate"] = "Bearer"
             await reply(scope, receive, send)

@@ -15,7 +15,7 @@ from service import __version__, log
 from service.api import docs, health, login
 from service.api.access import Access
 from service.api.deps import Parts
-from service.api.dialects import native, openai
+from service.api.dialects import anthropic, native, openai
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
@@ -30,8 +30,8 @@ from service.store.access_tokens import SqlAccessTokens
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
 
-# The first prefix that a path carries decides, so the empty one comes last.
-DIALECTS = (openai, native)
+# The first prefix that a path carries decides, so narrower ones come first, the empty one last.
+DIALECTS = (anthropic, openai, native)
 ROUTERS = (health.router, login.router, docs.router, *(dialect.router for dialect in DIALECTS))
 
 

@@ -11,6 +11,8 @@ from service.auth.door import Door
 from service.chat.conversations import Conversations
 from service.chat.generate import Chat
 from service.domain.access import Principal
+from service.domain.errors import EngineUnavailable
+from service.domain.model import ModelInfo
 from service.ipc.client import Engines
 from service.settings import Settings
 
@@ -39,6 +41,14 @@ def _engines(http_request: Request) -> Engines:
     return parts(http_request).engines
 
 
+def _current_model(http_request: Request) -> ModelInfo | None:
+    """The model that is being served; None while there is none."""
+    try:
+        return parts(http_request).engines.current().model
+    except EngineUnavailable:
+        return None
+
+
 def _chat(http_request: Request) -> Chat:
     return parts(http_request).chat
 
@@ -65,6 +75,7 @@ def _request_id(http_request: Request) -> str:
 PartsDep = Annotated[Parts, Depends(parts)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 EnginesDep = Annotated[Engines, Depends(_engines)]
+CurrentModelDep = Annotated[ModelInfo | None, Depends(_current_model)]
 ChatDep = Annotated[Chat, Depends(_chat)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
 DoorDep = Annotated[Door, Depends(_door)]

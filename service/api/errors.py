@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -60,6 +60,7 @@ class Problem:
     param: str | None = None
     retry_after_seconds: float | None = None
     details: tuple[Mapping[str, Any], ...] = ()
+    request_id: str = ""
 
 
 ErrorWords = Callable[[Problem], tuple[int, Mapping[str, Any]]]
@@ -107,14 +108,16 @@ def to_problem(error: errors.ServiceError) -> Problem:
 
 def internal_problem(request_id: str) -> Problem:
     """A fault of ours, about which the caller learns only what to quote."""
-    return Problem(500, "internal_error", f"Internal error. Request id: {request_id}.")
+    message = f"Internal error. Request id: {request_id}."
+    return Problem(500, "internal_error", message, request_id=request_id)
 
 
 def install_error_replies(app: FastAPI, replies: ErrorReplies) -> None:
     """Make every refusal, ours and the framework's, speak its route's dialect."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        reply = replies.reply(request.url.path, _problem_of(request, error))
+        problem = replace(_problem_of(request, error), request_id=request.state.request_id)
+        reply = replies.reply(request.url.path, problem)
         reply.headers.update(getattr(error, "headers", None) or {})
         return reply
 

@@ -97,7 +97,8 @@ class _Reply:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-Id"] = self._request_id
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = headers["Request-Id"] = self._request_id
         await self._send(message)
         if message["type"] == "http.response.body":
             self.num_bytes += len(message.get("body", b""))

@@ -7,7 +7,7 @@ streams. Closing the stream is the cancel, wherever the generation happens to be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -70,6 +70,7 @@ class EventStream(Response):
         frames: Frames,
         keepalive_seconds: float,
         headers: Mapping[str, str] | None = None,
+        keepalive: bytes = _KEEPALIVE,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -79,6 +80,7 @@ class EventStream(Response):
         self._events = events
         self._frames = frames
         self._keepalive_seconds = keepalive_seconds
+        self._keepalive = keepalive
         self._waiting: list[bytes] = []
         self._wake = asyncio.Event()
         self._ended = False
@@ -89,7 +91,7 @@ class EventStream(Response):
             pump = asyncio.create_task(self._pump(request_id))
             departure = asyncio.create_task(disconnected(receive))
             departure.add_done_callback(lambda _: self._wake.set())
-            keepalive = _Keepalive(self._keepalive_seconds, self._add)
+            keepalive = _Keepalive(self._keepalive_seconds, self._stay)
             try:
                 await self._write(send, departure, keepalive)
             finally:
@@ -138,18 +140,21 @@ class EventStream(Response):
         self._waiting.append(data)
         self._wake.set()
 
+    def _stay(self) -> None:
+        self._add(self._keepalive)
+
     def _end(self, data: bytes) -> None:
         self._ended = True
         self._add(data)
 
 
 class _Keepalive:
-    """Add a comment whenever nothing was written for a while. One timer, moved only when due."""
+    """Give a sign whenever nothing was written for a while. One timer, moved only when due."""
 
-    def __init__(self, seconds: float, add: Any) -> None:
+    def __init__(self, seconds: float, give_sign: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
-        self._add = add
+        self._give_sign = give_sign
         self._last_write = self._loop.time()
         self._timer = self._loop.call_later(seconds, self._due)
 
@@ -162,7 +167,7 @@ class _Keepalive:
     def _due(self) -> None:
         now = self._loop.time()
         if now - self._last_write >= self._seconds:
-            self._add(_KEEPALIVE)
+            self._give_sign()
             self._last_write = now
         self._timer = self._loop.call_at(self._last_write + self._seconds, self._due)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.dialects import native, openai
+from service.api.dialects import anthropic, native, openai
 from service.api.errors import STATUSES, ErrorReplies, Problem, to_problem
 from service.domain.errors import (
     ConversationNotFound,
     EngineUnavailable,
+    QueueFull,
     RateLimited,
     ServiceError,
     error_codes,
@@ -29,6 +30,9 @@ def test_every_error_has_words_in_every_dialect(kind: type[ServiceError]) -> Non
     assert status == STATUSES[kind]
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert all(isinstance(body["error"][key], str) for key in ("message", "type", "code"))
+    status, body = anthropic.to_error(problem)
+    assert status == (529 if kind is QueueFull else STATUSES[kind])
+    assert (body["type"], set(body["error"])) == ("error", {"type", "message"})
     status, body = native.to_error(problem)
     assert (status, isinstance(body["detail"], str)) == (STATUSES[kind], True)
 

@@ -23,6 +23,8 @@ OPENAPI = FOLDER / "openapi.json"
 REQUESTS = sorted(FOLDER.glob("*/*.request.json"))
 _PLACEHOLDERS = (
     (re.compile(r"chatcmpl-[0-9a-f]{32}"), "chatcmpl-ID"),
+    (re.compile(r"msg_[0-9a-f]{32}"), "msg_ID"),
+    (re.compile(r'"request_id": ?"[0-9a-f]{32}"'), '"request_id":"ID"'),
     (re.compile(r'"created": ?\d+'), '"created":0'),
     (re.compile(r"fp_[0-9a-f]{8}"), "fp_ID"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UUID"),

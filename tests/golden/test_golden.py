@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from service.api.dialects.anthropic.schemas import (
+    CountTokensReply,
+    MessagesEvent,
+    MessagesReply,
+    RefusalReply,
+)
 from service.api.dialects.native.schemas import Detail, MessageReply, StreamFrame, UserInputReply
 from service.api.dialects.openai.schemas import (
     ChatCompletionChunk,
@@ -45,13 +51,15 @@ def bodies(path: Path) -> list[str]:
     text = path.read_text()
     if path.suffix == ".json":
         return [json.dumps(json.loads(text)["body"])]
-    frames = [frame.removeprefix("data: ") for frame in text.split("\n\n") if "data: {" in frame]
+    frames = [frame.partition("data: ")[2] for frame in text.split("\n\n")]
     return [frame for frame in frames if frame.startswith("{")]
 
 
 @pytest.mark.parametrize("path", REPLIES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_recorded_replies_are_as_documented(path: Path) -> None:
     documented: dict[tuple[str, str], tuple[type[BaseModel], ...]] = {
+        ("anthropic", ".json"): (MessagesReply, RefusalReply, CountTokensReply),
+        ("anthropic", ".sse"): (MessagesEvent,),
         ("openai", ".json"): (ChatCompletionReply, ErrorReply),
         ("openai", ".sse"): (ChatCompletionChunk, ErrorReply),
         ("native", ".json"): (UserInputReply, MessageReply, Detail),

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.api.deps import ChatDep, EnginesDep, PrincipalDep, RequestIdDep, SettingsDep
+from service.api.deps import ChatDep, CurrentModelDep, PrincipalDep, RequestIdDep, SettingsDep
 from service.api.dialects.openai.replies import (
     Completion,
     CompletionFrames,
@@ -26,9 +26,7 @@ from service.api.dialects.openai.translate import to_chat_request, wants_reasoni
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
 from service.chat.generate import collect
-from service.domain.errors import EngineUnavailable, ModelNotFound
-from service.domain.model import ModelInfo
-from service.ipc.client import Engines
+from service.domain.errors import ModelNotFound
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorReply, "description": "The request cannot be answered as it stands."},
@@ -71,22 +69,13 @@ async def create_chat_completion(
 
 
 @router.get("/models", response_model=ModelList)
-async def list_models(engines: EnginesDep) -> Response:
+async def list_models(model: CurrentModelDep) -> Response:
     """The model that is being served; empty while there is none."""
-    model = _current_model(engines)
     return Json({"object": "list", "data": [to_model_reply(model)] if model else []})
 
 
 @router.get("/models/{model_id:path}", response_model=ModelReply)
-async def retrieve_model(model_id: str, engines: EnginesDep) -> Response:
-    model = _current_model(engines)
+async def retrieve_model(model_id: str, model: CurrentModelDep) -> Response:
     if model is None or model.name != model_id:
         raise ModelNotFound(f"The model `{model_id[:200]}` does not exist.", param="model")
     return Json(to_model_reply(model))
-
-
-def _current_model(engines: Engines) -> ModelInfo | None:
-    try:
-        return engines.current().model
-    except EngineUnavailable:
-        return None
