@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import sys
@@ -37,10 +38,11 @@ class UnixConnection(http.client.HTTPConnection):
 def ask(path: str, method: str, route: str, body: object = None) -> dict[str, object]:
     """The JSON of a 200 reply; OSError with a sentence for anything else."""
     connection = UnixConnection(path)
+    headers = {"Content-Type": "application/json"}
+    if token := os.environ.get("PARLEY_GOLDEN_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
     try:
-        connection.request(
-            method, route, json.dumps(body), {"Content-Type": "application/json"} if body else {}
-        )
+        connection.request(method, route, json.dumps(body), headers)
         reply = connection.getresponse()
         text = reply.read().decode()
     except http.client.HTTPException as error:

@@ -16,16 +16,49 @@ start_and_try() {
         journalctl --no-pager --quiet --output=cat --lines=15 --unit "$1.service" >&2
         return 1
     fi
-    run "$base/releases/$version/.venv/bin/python" -B "$here/golden.py" "/run/$1/http.sock"
+    PARLEY_GOLDEN_TOKEN=$golden_token \
+        run "$base/releases/$version/.venv/bin/python" -B "$here/golden.py" "/run/$1/http.sock"
+}
+
+# parley_as_service WORDS: the new release's command line, as the service's user with its settings.
+parley_as_service() {
+    run systemd-run --quiet --pipe --wait --collect -p User=parley -p Group=parley -p UMask=0007 \
+        -p StateDirectory=parley -p StateDirectoryMode=0750 -p Environment=PARLEY_STATE_DIR=/var/lib/parley \
+        -p "EnvironmentFile=-$etc/parley.env" "$base/releases/$version/.venv/bin/parley" "$@"
+}
+
+# Nobody is let in without an access token, so there has to be one before the first start. The one that
+# asks golden prompts gets a new secret for each switch, which nobody keeps.
+make_tokens() {
+    golden_token=''
+    tokens=$(parley_as_service token list --json)
+    if [ -z "$dry" ] && [ "$tokens" = '[]' ]; then
+        if setting PARLEY_AUTH__ALLOW_ANONYMOUS | grep -qix true; then return; fi
+        say "the first access token, shown this once:"
+        parley_as_service token create --name first 2>/dev/null
+    fi
+    golden_token=$(parley_as_service token rotate deploy 2>/dev/null ||
+        parley_as_service token create --name deploy 2>/dev/null) ||
+        stop 6 "no access token could be made; what serves goes on."
+}
+
+# The release that parley.service runs; `current` may be ahead of it after a run that broke off.
+running_release() {
+    pid=$(systemctl show -P MainPID parley.service)
+    tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | sed -n "s|^$base/\(releases/[^/]*\)/.*|\1|p" | head -n 1
+}
+
+is_in_place() {
+    [ -z "$dry" ] && [ -z "$units_changed" ] && systemctl is-active --quiet parley.service &&
+        [ "$was" = "releases/$version" ] && [ "$(running_release)" = "$was" ] &&
+        [ "$(readlink "$front")" = /run/parley/http.sock ] &&
+        [ "$(systemctl is-active parley-next.service)" = inactive ]
 }
 
 switch_to_release() {
     was=$(readlink "$base/current" 2>/dev/null) || was=''
-    if [ -z "$dry" ] && [ "$was" = "releases/$version" ] && [ -z "$units_changed" ] &&
-        systemctl is-active --quiet parley.service; then
-        point_nginx_at parley
-        return
-    fi
+    if is_in_place; then return; fi
+    make_tokens
     if [ -z "$dry" ] && [ -n "$was" ] && systemctl is-active --quiet parley.service; then
         upgrade
     else

@@ -23,7 +23,7 @@ case ${1:-} in
         pod run -d --name "$name" --network host --read-only --read-only-tmpfs=false \
             --tmpfs /tmp:rw,nosuid,nodev,noexec,size=64m --cap-drop=all --security-opt=no-new-privileges \
             --ulimit nofile=1024:2048 --ulimit nproc=1000:1000 --pids-limit 512 --stop-timeout 45 --log-driver=k8s-file \
-            -e "PARLEY_API__PORT=$port" -e PARLEY_MODEL__NAME=pocket "$@" "$tag"
+            -e "PARLEY_API__PORT=$port" -e PARLEY_MODEL__NAME=pocket -e PARLEY_AUTH__ALLOW_ANONYMOUS=true "$@" "$tag"
         ;;
     podman)
         shift

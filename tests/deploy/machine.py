@@ -49,11 +49,11 @@ class Machine:
         return done.stdout.strip()
 
     def deploy(
-        self, tree: Path = ROOT, doing: str = "install", **more: str
+        self, tree: Path = ROOT, doing: str = "install", user: str = "root", **more: str
     ) -> subprocess.CompletedProcess[str]:
         """What `make deploy` or `make undeploy` does, from a clone of the repository."""
         return subprocess.run(
-            [str(tree / "deploy" / "deploy.sh"), doing, f"root@{self.address}"],
+            [str(tree / "deploy" / "deploy.sh"), doing, f"{user}@{self.address}"],
             env={**os.environ, **self.environment, "SSH": self.ssh, "READY_TIMEOUT": "120", **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -61,7 +61,16 @@ class Machine:
             check=False,
         )
 
-    def client(self, **headers: str) -> httpx.Client:
+    def token(self, name: str, *more: str) -> str:
+        """A new access token."""
+        words = " ".join(["token", "create", "--name", name, *more])
+        return self.run(
+            "runuser -u parley -- env PARLEY_STATE_DIR=/var/lib/parley "
+            f"/opt/parley/current/.venv/bin/parley {words}"
+        )
+
+    def client(self, token: str = "") -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(
             base_url=self.url,
             verify=False,  # noqa: S501  # its certificate is its own

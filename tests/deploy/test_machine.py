@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,8 +43,12 @@ def machine() -> Iterator[Machine]:
 
 @pytest.fixture
 def client(machine: Machine) -> Iterator[httpx.Client]:
-    with machine.client(Authorization="Bearer one") as client:
+    with machine.client(TOKENS[0]) as client:
         yield client
+
+
+# Made as the machine is: the first by the first deploy, the others for the many streams.
+TOKENS: list[str] = []
 
 
 def body(max_tokens: int) -> dict[str, object]:
@@ -55,16 +58,14 @@ def body(max_tokens: int) -> dict[str, object]:
     return {"model": "pocket", "messages": question, "stream": True, **answer}
 
 
-def finish_of(machine: Machine, number: int, started: threading.Semaphore) -> str:
-    """How a long stream of a client of its own ended: a finish reason, or what broke it."""
+def finish_of(machine: Machine, number: int) -> str:
+    """How a long stream ended: a finish reason, or what broke it."""
     last = reason = ""
-    with machine.client(Authorization=f"Bearer stream-{number}") as client:
+    with machine.client(TOKENS[number % len(TOKENS)]) as client:
         try:
             with client.stream("POST", "/v1/chat/completions", json=body(600)) as reply:
                 for line in reply.iter_lines():
                     if line.startswith("data: {"):
-                        if not last:
-                            started.release()
                         found = json.loads(line[6:])
                         reason = found["choices"][0]["finish_reason"] or reason
                     last = line or last
@@ -73,10 +74,25 @@ def finish_of(machine: Machine, number: int, started: threading.Semaphore) -> st
     return reason if last == "data: [DONE]" else f"ended after {last!r}"
 
 
-def test_a_first_deploy_makes_it_answer_over_https(machine: Machine, client: httpx.Client) -> None:
+def test_a_full_disk_is_one_sentence_and_nothing_changes(machine: Machine) -> None:
+    machine.run("mount -t tmpfs -o size=64m tmpfs /opt")
+    try:
+        done = machine.deploy()
+    finally:
+        machine.run("umount /opt")
+    assert done.returncode == 5, done.stderr
+    assert "/opt has 64 MiB free" in done.stderr
+    assert machine.run("ls /opt; ls /etc/systemd/system/parley* 2>/dev/null; true") == ""
+
+
+def test_a_first_deploy_makes_it_answer_over_https(machine: Machine) -> None:
     done = machine.deploy()
     assert done.returncode == 0, done.stderr
-    reply = client.post("/chat", json={"message": "What is the capital of France?"})
+    TOKENS.append(done.stdout.strip())
+    question = {"message": "What is the capital of France?"}
+    with machine.client(TOKENS[0]) as client, machine.client() as stranger:
+        reply = client.post("/chat", json=question)
+        assert stranger.post("/chat", json=question).status_code == 401
     assert "Paris" in reply.json()["response"]
     assert reply.headers["Strict-Transport-Security"].startswith("max-age")
     assert len(reply.headers.get_list("Content-Security-Policy")) == 1
@@ -94,6 +110,30 @@ def test_a_second_deploy_changes_nothing(machine: Machine) -> None:
     assert machine.run("systemctl show -P MainPID parley") == pid
 
 
+def test_a_user_with_sudo_may_deploy_and_one_without_may_not(machine: Machine) -> None:
+    machine.run(
+        "useradd -m ops; install -d -o ops -m 700 ~ops/.ssh; "
+        "install -o ops -m 600 ~/.ssh/authorized_keys ~ops/.ssh/"
+    )
+    refused = machine.deploy(user="ops")
+    assert refused.returncode == 3, refused.stderr
+    machine.run("echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops")
+    done = machine.deploy(user="ops")
+    assert (done.returncode, "nothing had to be changed" in done.stderr) == (0, True), done.stderr
+
+
+def test_a_run_that_broke_off_is_completed_by_the_next(machine: Machine) -> None:
+    """As after a deploy that was killed while nginx led to the new release."""
+    machine.run(
+        "ln -sfn $(readlink /opt/parley/current) /opt/parley/next; systemctl start parley-next; "
+        "ln -sfn /run/parley-next/http.sock /run/parley-front.sock"
+    )
+    done = machine.deploy()
+    assert done.returncode == 0, done.stderr
+    assert machine.run("readlink /run/parley-front.sock") == "/run/parley/http.sock"
+    assert machine.run("systemctl is-active parley-next || true") == "inactive"
+
+
 def test_tokens_arrive_one_by_one(client: httpx.Client) -> None:
     arrivals = []
     with client.stream("POST", "/v1/chat/completions", json=body(150)) as reply:
@@ -107,7 +147,7 @@ def test_tokens_arrive_one_by_one(client: httpx.Client) -> None:
 
 
 def test_too_many_requests_are_refused_in_json(machine: Machine) -> None:
-    with machine.client(Authorization="Bearer greedy") as greedy:
+    with machine.client(machine.token("greedy")) as greedy:
         replies = [greedy.get("/v1/models") for _ in range(60)]
     refused = [reply for reply in replies if reply.status_code == 429]
     assert refused
@@ -116,7 +156,9 @@ def test_too_many_requests_are_refused_in_json(machine: Machine) -> None:
 
 def test_metrics_are_refused_from_outside(machine: Machine, client: httpx.Client) -> None:
     assert client.get("/metrics").status_code == 403
-    assert "parley_build_info" in machine.run("curl -ks https://127.0.0.1/metrics")
+    token = machine.token("prometheus", "--scope", "metrics")
+    scrape = f"curl -ks -H 'Authorization: Bearer {token}' https://127.0.0.1/metrics"
+    assert "parley_build_info" in machine.run(scrape)
 
 
 @pytest.mark.parametrize("role", ["service.engine", "service.gunicorn_conf", "service.supervisor"])
@@ -133,14 +175,14 @@ def test_what_is_killed_comes_back(machine: Machine, client: httpx.Client, role:
 
 def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Path) -> None:
     tree = clone(tmp_path / "next", broken=False)
-    started = threading.Semaphore(0)
+    TOKENS.extend(machine.token(f"streams-{n}") for n in range(3))
     was = machine.run("readlink /opt/parley/current")
     with ThreadPoolExecutor(NUM_STREAMS + 1) as pool:
         upgrade = pool.submit(machine.deploy, tree)
         # New streams all the time, so that some are open whenever something is switched.
         endings = []
         while not upgrade.done():
-            running = [pool.submit(finish_of, machine, n, started) for n in range(NUM_STREAMS)]
+            running = [pool.submit(finish_of, machine, n) for n in range(NUM_STREAMS)]
             endings += [stream.result() for stream in running]
         done = upgrade.result()
     assert done.returncode == 0, done.stderr
@@ -167,7 +209,7 @@ def test_it_is_there_after_a_reboot(machine: Machine, client: httpx.Client) -> N
     client.post("/chat", json={"message": "Hello!"}).raise_for_status()
     machine_command("reboot")
     machine.wait_healthy()
-    with machine.client() as after:
+    with machine.client(TOKENS[0]) as after:
         reply = after.post("/chat", json={"message": "What is the capital of France?"})
     assert "Paris" in reply.json()["response"]
 

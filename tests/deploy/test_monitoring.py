@@ -52,7 +52,8 @@ def test_panels_do_not_lie_on_one_another() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed here")
 @pytest.mark.parametrize(
-    "words", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")]
+    "words",
+    [("check", "config", "--syntax-only", "prometheus.yml"), ("test", "rules", "alerts_test.yml")],
 )
 def test_prometheus_accepts_and_alerts(words: tuple[str, ...]) -> None:
     done = subprocess.run(
