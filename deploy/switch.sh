@@ -31,8 +31,13 @@ parley_as_service() {
 # asks golden prompts gets a new secret for each switch, which nobody keeps.
 make_tokens() {
     golden_token=''
+    if [ -n "$dry" ]; then
+        parley_as_service token create --name first
+        parley_as_service token create --name deploy
+        return
+    fi
     tokens=$(parley_as_service token list --json)
-    if [ -z "$dry" ] && [ "$tokens" = '[]' ]; then
+    if [ "$tokens" = '[]' ]; then
         if setting PARLEY_AUTH__ALLOW_ANONYMOUS | grep -qix true; then return; fi
         say "the first access token, shown this once:"
         parley_as_service token create --name first 2>/dev/null
