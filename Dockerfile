@@ -6,7 +6,7 @@
 # Wheels in a folder wheels/ beside this file are used instead of an index and a compiler.
 # Dockerfile.cuda has the same stages: `diff Dockerfile Dockerfile.cuda` shows what CUDA takes.
 
-ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
+ARG BASE_IMAGE=debian:bookworm-slim
 ARG RUN_IMAGE=${BASE_IMAGE}
 
 # --- build: a virtual environment in which everything is installed ------------------------------------
