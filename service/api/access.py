@@ -7,13 +7,15 @@ closed until this file opens it.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.deps import Parts
 from service.api.errors import ErrorReplies, to_problem
@@ -59,19 +61,22 @@ class Access:
             await self.app(scope, receive, send)
             return
         state: dict[str, Any] = scope["state"]
+        connection = HTTPConnection(scope)
+        limits: dict[str, str] = {}
         try:
-            state["principal"] = await admit(HTTPConnection(scope), scope["method"])
+            state["principal"] = await admit(connection, scope["method"])
+            if scope["method"] == "POST":
+                await spend(connection, state["principal"], limits)
         except ServiceError as error:
-            _log.info(
-                "access_refused", reason=error.code, address=address_of(HTTPConnection(scope))
-            )
+            _log.info("access_refused", reason=error.code, address=address_of(connection))
             problem = replace(to_problem(error), request_id=state["request_id"])
             reply = self.replies.reply(scope["path"], problem)
             if isinstance(error, Unauthenticated):
                 reply.headers["WWW-Authenticate"] = "Bearer"
+            reply.headers.update(limits)
             await reply(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _adding(limits, send) if limits else send)
 
 
 async def admit(connection: HTTPConnection, method: str) -> Principal:
@@ -91,6 +96,30 @@ async def admit(connection: HTTPConnection, method: str) -> Principal:
             f"{', '.join(sorted(each.value for each in principal.scopes)) or 'none'}."
         )
     return principal
+
+
+async def spend(connection: HTTPConnection, principal: Principal, headers: dict[str, str]) -> None:
+    """Count the request where the principal's are limited, and say in `headers` what is left.
+
+    Raises `RateLimited`.
+    """
+    if principal.requests_per_minute is None:
+        return
+    parts: Parts = connection.app.state.parts
+    allowance = await parts.limits.spend(principal.id, principal.requests_per_minute)
+    headers["x-ratelimit-limit-requests"] = str(allowance.limit)
+    headers["x-ratelimit-remaining-requests"] = str(allowance.num_left)
+    headers["x-ratelimit-reset-requests"] = f"{math.ceil(allowance.next_seconds)}s"
+    allowance.demand()
+
+
+def _adding(headers: Mapping[str, str], send: Send) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return adding
 
 
 def is_open_to_all(path: str) -> bool:

@@ -19,6 +19,7 @@ from service.api.dialects import anthropic, native, openai
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
+from service.auth.limits import RequestLimits
 from service.auth.tokens import AccessTokens
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.generate import Chat
@@ -27,6 +28,7 @@ from service.ipc.client import Engines, connect_engines
 from service.metrics import BUILD_INFO
 from service.settings import Settings, load_settings
 from service.store.access_tokens import SqlAccessTokens
+from service.store.admissions import SqlAdmissions
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
 
@@ -87,7 +89,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         await used_engines.settled()  # a worker that says it is there can answer
         chat = Chat(used_engines, settings.chat)
         conversations = Conversations(chat, store or SqlConversations(database))
-        app.state.parts = Parts(settings, used_engines, chat, conversations, door)
+        limits = RequestLimits(SqlAdmissions(database))
+        app.state.parts = Parts(settings, used_engines, chat, conversations, door, limits)
         try:
             yield
         finally:

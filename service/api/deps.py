@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.auth.door import Door
+from service.auth.limits import RequestLimits
 from service.chat.conversations import Conversations
 from service.chat.generate import Chat
 from service.domain.access import Principal
@@ -26,6 +27,7 @@ class Parts:
     chat: Chat
     conversations: Conversations
     door: Door
+    limits: RequestLimits
 
 
 def parts(http_request: Request) -> Parts:

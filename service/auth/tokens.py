@@ -83,7 +83,11 @@ class AccessTokens:
         return token.to_principal()
 
     async def create(
-        self, name: str, scopes: frozenset[Scope], lifetime_seconds: float | None
+        self,
+        name: str,
+        scopes: frozenset[Scope],
+        lifetime_seconds: float | None,
+        requests_per_minute: int | None = None,
     ) -> tuple[AccessToken, str]:
         """A new token, and its secret, which nobody can read again. Raises `InvalidRequest`."""
         _check_name(name)
@@ -96,6 +100,7 @@ class AccessTokens:
             scopes=scopes,
             issued_at=now,
             expires_at=None if lifetime_seconds is None else now + lifetime_seconds,
+            requests_per_minute=requests_per_minute,
         )
         if not await self._store.add(token):
             raise InvalidRequest(

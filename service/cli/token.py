@@ -53,19 +53,34 @@ def token() -> None:
 @click.option(
     "--expires", metavar="90d", help="A number of m, h, d or w from now.  [default: never]"
 )
+@click.option(
+    "--requests-per-minute",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    help="How many requests it is good for in any minute.  [default: no limit]",
+)
 @as_json_option
-def create(name: str, scopes: tuple[str, ...], expires: str | None, as_json: bool) -> None:
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    expires: str | None,
+    requests_per_minute: int | None,
+    as_json: bool,
+) -> None:
     """Make an access token and print it, this once.
 
     \b
     Examples:
       parley token create --name laptop
       parley token create --name batch --scope chat --scope embed --expires 12h
+      parley token create --name guests --requests-per-minute 30
       curl -H "Authorization: Bearer $(parley token create --name ci)" http://host:8000/v1/models
     """
     opened = frozenset(Scope(scope) for scope in scopes) or frozenset({Scope.CHAT})
     lifetime = None if expires is None else to_seconds(expires)
-    made, secret = _with_tokens(lambda tokens: tokens.create(name, opened, lifetime))
+    made, secret = _with_tokens(
+        lambda tokens: tokens.create(name, opened, lifetime, requests_per_minute)
+    )
     _print_secret(made, secret, as_json)
 
 
@@ -140,6 +155,7 @@ def to_facts(kept: AccessToken) -> dict[str, Any]:
         "expires_at": _to_iso(kept.expires_at),
         "last_used_at": _to_iso(kept.last_used_at),
         "revoked_at": _to_iso(kept.revoked_at),
+        "requests_per_minute": kept.requests_per_minute,
     }
 
 

@@ -18,11 +18,15 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whom a request speaks for. Everything that is kept or cached belongs to one."""
+    """Whom a request speaks for. Everything that is kept or cached belongs to one.
+
+    `requests_per_minute` None: as many as there is room for.
+    """
 
     id: str
     name: str = ""
     scopes: frozenset[Scope] = frozenset(Scope)
+    requests_per_minute: int | None = None
 
 
 ANONYMOUS = Principal(id="anonymous", name="anonymous")
@@ -45,9 +49,10 @@ class AccessToken:
     expires_at: float | None = None
     last_used_at: float | None = None
     revoked_at: float | None = None
+    requests_per_minute: int | None = None
 
     def is_valid(self, now: float) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def to_principal(self) -> Principal:
-        return Principal(self.id, self.name, self.scopes)
+        return Principal(self.id, self.name, self.scopes, self.requests_per_minute)

@@ -97,6 +97,7 @@ def _to_row(token: AccessToken) -> dict[str, Any]:
         "expires_at": token.expires_at,
         "last_used_at": token.last_used_at,
         "revoked_at": token.revoked_at,
+        "requests_per_minute": token.requests_per_minute,
     }
 
 

@@ -60,5 +60,15 @@ access_tokens = Table(
     Column("expires_at", Float),
     Column("last_used_at", Float),
     Column("revoked_at", Float),
+    Column("requests_per_minute", Integer),
     UniqueConstraint("digest"),
+)
+
+admissions = Table(
+    "admissions",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column("principal_id", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("admissions_by_time", "principal_id", "at"),
 )

@@ -375,3 +375,24 @@ async def use_and_misuse(client: httpx.AsyncClient, tokens: AccessTokens) -> lis
         reply = await client.post(f"/login?{secret}", json={"access_token": secret})
         said.append((secret, reply.text))
     return said
+
+
+async def test_a_limited_token_is_told_what_is_left_and_when_to_come_back(
+    client: httpx.AsyncClient, tokens: AccessTokens, secret: str
+) -> None:
+    _, limited = await tokens.create("guests", CHAT, None, 2)
+    for left in ("1", "0"):
+        reply = await client.post("/v1/chat/completions", json=HELLO, headers=bearer(limited))
+        assert reply.status_code == 200
+        assert reply.headers["x-ratelimit-limit-requests"] == "2"
+        assert reply.headers["x-ratelimit-remaining-requests"] == left
+    reply = await client.post("/v1/chat/completions", json=HELLO, headers=bearer(limited))
+    assert reply.status_code == 429
+    assert reply.json()["error"]["type"] == "rate_limit_error"
+    assert 50 <= int(reply.headers["retry-after"]) <= 60
+    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+    assert reply.headers["x-ratelimit-reset-requests"].endswith("s")
+    assert (await client.get("/v1/models", headers=bearer(limited))).status_code == 200
+    reply = await client.post("/v1/chat/completions", json=HELLO, headers=bearer(secret))
+    assert reply.status_code == 200
+    assert "x-ratelimit-limit-requests" not in reply.headers
