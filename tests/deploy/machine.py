@@ -27,10 +27,11 @@ def why_not() -> str | None:
 
 @dataclass
 class Machine:
-    """A machine at `address`. `ssh` is the command that gets there."""
+    """A machine at `address`. `ssh` is the command that gets there, `tree` what is deployed."""
 
     address: str
     ssh: str
+    tree: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -49,11 +50,11 @@ class Machine:
         return done.stdout.strip()
 
     def deploy(
-        self, tree: Path = ROOT, doing: str = "install", user: str = "root", **more: str
+        self, tree: Path | None = None, doing: str = "install", user: str = "root", **more: str
     ) -> subprocess.CompletedProcess[str]:
         """What `make deploy` or `make undeploy` does, from a clone of the repository."""
         return subprocess.run(
-            [str(tree / "deploy" / "deploy.sh"), doing, f"{user}@{self.address}"],
+            [str((tree or self.tree) / "deploy" / "deploy.sh"), doing, f"{user}@{self.address}"],
             env={**os.environ, **self.environment, "SSH": self.ssh, "READY_TIMEOUT": "120", **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -91,14 +92,20 @@ def machine_command(doing: str) -> str:
     return done.stdout.strip()
 
 
-def boot() -> Machine:
-    return Machine(machine_command("up"), machine_command("ssh"))
+def boot(tree: Path) -> Machine:
+    return Machine(machine_command("up"), machine_command("ssh"), tree)
 
 
-def clone(directory: Path, *, broken: bool) -> Path:
+def clone(source: Path, directory: Path) -> Path:
+    """What is committed in `source`, in a repository that nobody else commits to."""
+    subprocess.run(["git", "clone", "-q", str(source), str(directory)], check=True)
+    return directory
+
+
+def successor(source: Path, directory: Path, *, broken: bool) -> Path:
     """A clone with one commit more, which works or does not."""
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run([*git, "clone", "-q", str(ROOT), str(directory)], check=True)
+    clone(source, directory)
     if broken:
         module = directory / "service" / "engine" / "__main__.py"
         module.write_text("raise SystemExit(1)\n")

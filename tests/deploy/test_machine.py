@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.machine import Machine, boot, clone, machine_command, why_not
+from tests.deploy.machine import ROOT, Machine, boot, clone, machine_command, successor, why_not
 from tests.faults.streams import ENDS
 
 NUM_STREAMS = 20
@@ -30,9 +30,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     try:
-        machine = boot()
+        machine = boot(clone(ROOT, tmp_path_factory.mktemp("deployed") / "tree"))
         if wheels := os.environ.get("PARLEY_TEST_WHEELS"):
             machine.environment["WHEELS"] = wheels
         machine.run("mkdir -p /etc/parley; echo PARLEY_MODEL__NAME=pocket > /etc/parley/parley.env")
@@ -174,7 +174,7 @@ def test_what_is_killed_comes_back(machine: Machine, client: httpx.Client, role:
 
 
 def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Path) -> None:
-    tree = clone(tmp_path / "next", broken=False)
+    tree = successor(machine.tree, tmp_path / "next", broken=False)
     TOKENS.extend(machine.token(f"streams-{n}") for n in range(3))
     was = machine.run("readlink /opt/parley/current")
     with ThreadPoolExecutor(NUM_STREAMS + 1) as pool:
@@ -195,7 +195,7 @@ def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Pa
 
 
 def test_a_release_that_does_not_serve_is_taken_away(machine: Machine, tmp_path: Path) -> None:
-    tree = clone(tmp_path / "broken", broken=True)
+    tree = successor(machine.tree, tmp_path / "broken", broken=True)
     before = machine.run("readlink /opt/parley/current; ls /opt/parley/releases")
     pid = machine.run("systemctl show -P MainPID parley")
     done = machine.deploy(tree)
