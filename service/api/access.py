@@ -16,6 +16,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from service.api.deps import Parts
 from service.api.errors import ErrorReplies, to_problem
@@ -57,6 +58,9 @@ class Access:
         self.replies = replies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there is none; whoever adds one decides here who may
+            await WebSocketClose(code=1008)(scope, receive, send)
+            return
         if scope["type"] != "http" or is_open_to_all(scope["path"]):
             await self.app(scope, receive, send)
             return

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api.access import COOKIE, address_of, refuse_other_sites
 from service.api.deps import DoorDep
 from service.api.replies import Json
-from service.domain.errors import Unauthenticated
+from service.domain.errors import RateLimited, Unauthenticated
 
 COOKIE_SECONDS = 90 * 86400  # the token's own expiry may come sooner, and holds
 
@@ -38,7 +38,7 @@ async def login_state(http_request: Request, door: DoorDep) -> Response:
         try:
             await door.admit(secret, address_of(http_request))
             granted = True
-        except Unauthenticated:
+        except (Unauthenticated, RateLimited):
             granted = False
     return Json({"required": True, "granted": granted})
 

@@ -396,3 +396,28 @@ async def test_a_limited_token_is_told_what_is_left_and_when_to_come_back(
     reply = await client.post("/v1/chat/completions", json=HELLO, headers=bearer(secret))
     assert reply.status_code == 200
     assert "x-ratelimit-limit-requests" not in reply.headers
+
+
+async def test_a_stale_cookie_is_asked_for_again_however_often_it_was_shown(
+    client: httpx.AsyncClient, secret: str
+) -> None:
+    assert secret
+    cookie = {"Cookie": f"parley_access={new_secret()}"}
+    for _ in range(BURST + 2):
+        reply = await client.get("/login", headers=cookie)
+        assert (reply.status_code, reply.json()) == (200, {"required": True, "granted": False})
+
+
+@pytest.mark.parametrize("path", ["/", "/chat"])
+async def test_web_sockets_are_closed(app: FastAPI, path: str) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": path, "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    assert [(each["type"], each["code"]) for each in sent] == [("websocket.close", 1008)]
