@@ -21,6 +21,7 @@ from tests.deploy.machine import ROOT, Machine, boot, clone, machine_command, su
 from tests.faults.streams import ENDS
 
 NUM_STREAMS = 20
+LONG = 300  # tokens: all streams together take some seconds, and less than a drain
 
 pytestmark = [
     pytest.mark.deploy,
@@ -55,23 +56,27 @@ def body(max_tokens: int) -> dict[str, object]:
     """A chat that goes on until it has `max_tokens`."""
     question = [{"role": "user", "content": "Tell me a story."}]
     answer = {"max_tokens": max_tokens, "logit_bias": ENDS, "temperature": 0}
-    return {"model": "pocket", "messages": question, "stream": True, **answer}
+    usage = {"stream": True, "stream_options": {"include_usage": True}}
+    return {"model": "pocket", "messages": question, **usage, **answer}
 
 
 def finish_of(machine: Machine, number: int) -> str:
-    """How a long stream ended: a finish reason, or what broke it."""
+    """How a long stream ended: its finish reason and how many tokens came, or what broke it."""
     last = reason = ""
+    num_tokens = 0
     with machine.client(TOKENS[number % len(TOKENS)]) as client:
         try:
-            with client.stream("POST", "/v1/chat/completions", json=body(600)) as reply:
+            with client.stream("POST", "/v1/chat/completions", json=body(LONG)) as reply:
                 for line in reply.iter_lines():
                     if line.startswith("data: {"):
                         found = json.loads(line[6:])
-                        reason = found["choices"][0]["finish_reason"] or reason
+                        for choice in found["choices"]:
+                            reason = choice["finish_reason"] or reason
+                        num_tokens = (found.get("usage") or {}).get("completion_tokens", 0)
                     last = line or last
         except httpx.HTTPError as error:
             return repr(error)
-    return reason if last == "data: [DONE]" else f"ended after {last!r}"
+    return f"{reason} {num_tokens}" if last == "data: [DONE]" else f"ended after {last!r}"
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_changes(machine: Machine) -> None:
@@ -187,7 +192,7 @@ def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Pa
         done = upgrade.result()
     assert done.returncode == 0, done.stderr
     assert machine.run("readlink /opt/parley/current") != was
-    assert set(endings) == {"length"}, endings
+    assert set(endings) == {f"length {LONG}"}, endings
     counted = re.search(r"(\d+) of (\d+) requests for answers lost", done.stderr)
     assert counted, done.stderr
     assert int(counted[1]) == 0
@@ -203,6 +208,16 @@ def test_a_release_that_does_not_serve_is_taken_away(machine: Machine, tmp_path:
     assert "goes on and was not touched" in done.stderr
     assert machine.run("readlink /opt/parley/current; ls /opt/parley/releases") == before
     assert machine.run("systemctl show -P MainPID parley") == pid
+
+
+def test_offline_it_has_no_network_at_all(machine: Machine, client: httpx.Client) -> None:
+    machine.run("echo PARLEY_MODEL__OFFLINE=true >> /etc/parley/parley.env")
+    done = machine.deploy()
+    assert done.returncode == 0, done.stderr
+    pid = machine.run("systemctl show -P MainPID parley")
+    assert "host0" not in machine.run(f"cat /proc/{pid}/net/dev")
+    reply = client.post("/chat", json={"message": "What is the capital of France?"})
+    assert "Paris" in reply.json()["response"]
 
 
 def test_it_is_there_after_a_reboot(machine: Machine, client: httpx.Client) -> None:
