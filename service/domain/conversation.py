@@ -12,15 +12,6 @@ from service.domain.errors import InvalidRequest
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation of one principal; `messages` are in order, oldest first."""
-
-    id: str
-    principal_id: str
-    messages: tuple[Message, ...] = ()
-
-
 class AnswerState(StrEnum):
     """`WRITING`: it still grows. `CUT`: it ended early, and what was written is kept."""
 
