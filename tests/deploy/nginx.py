@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FRAME = """
 {user}
@@ -110,13 +112,6 @@ def service_at(path: Path, name: str = "one") -> Iterator[type[Echo]]:
         finally:
             kind.go_on.set()
             server.shutdown()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def render(root: Path) -> Proxy:

@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from tests.deploy.machine import ROOT
-from tests.deploy.nginx import free_port
 from tests.faults.streams import Stream
+from tests.ports import free_port
 
 SCRIPT = Path(__file__).with_name("image.sh")
 TOOLS = ("buildah", "podman", "runc")

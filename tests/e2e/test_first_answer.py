@@ -11,19 +11,9 @@ import httpx
 import pytest
 
 from tests.e2e.parley import Parley, running_parley, stream_text
+from tests.questions import QUESTIONS
 
 pytestmark = pytest.mark.model
-
-QUESTIONS = [
-    "What is the capital of France?",
-    "Count from 1 to 10.",
-    "What is the capital of Japan?",
-    "List three fruits.",
-    "Write a haiku.",
-    "Tell me a story.",
-    "What is RAM?",
-    "Hello!",
-]
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,9 @@ from service.domain.chat import PromptPiece
 from service.domain.events import FinishReason
 from service.ipc.messages import Accepted, Cancel, Counted, CountTokens, Refused
 from tests.engine.process import SECONDS, Engine, prompt_of, running_engine
+from tests.questions import QUESTIONS
 
 pytestmark = pytest.mark.model
-
-QUESTIONS = [
-    "What is the capital of France?",
-    "Count from 1 to 10.",
-    "What is the capital of Japan?",
-    "List three fruits.",
-    "Write a haiku.",
-    "Tell me a story.",
-    "What is RAM?",
-    "Hello!",
-]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.ipc.status import ServiceStatus, from_line
+from tests.ports import free_port
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -24,13 +25,6 @@ def conduct(directory: Path, name: str, **facts: object) -> dict[str, str]:
     path = directory / f"{name}.json"
     path.write_text(json.dumps(facts))
     return {"name": name, "path": str(path)}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @dataclass
