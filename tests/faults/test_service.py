@@ -18,9 +18,10 @@ import httpx
 import pytest
 
 from service.models.registry import BUILT_IN_DIR
-from tests.e2e.parley import PARLEY, Parley, free_port, running_parley
+from tests.e2e.parley import PARLEY, Parley, running_parley
 from tests.faults.streams import Stream, start_streams
 from tests.models.hub import LoopbackHub, serving
+from tests.ports import free_port
 from tests.supervisor.service import processes_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.model]
@@ -141,15 +142,15 @@ def test_an_engine_that_hangs_is_replaced(tmp_path: Path) -> None:
     ) as service:
         service.wait_healthy()
         os.kill(engine_pid(service), signal.SIGSTOP)
+        until(lambda: events(service, "engine_stalled"), bool)  # not a worker's own late start
         until(lambda: service.get("/health"), lambda reply: reply.status_code == 503)
-        assert events(service, "engine_stalled")
         service.wait_healthy()
         assert "Paris" in service.chat("What is the capital of France?").text
 
 
 def test_when_the_supervisor_is_killed_everything_goes(parley: Parley) -> None:
-    processes = processes_of(parley.process.pid)
-    assert len(processes) >= 4
+    # The service is ready with its first worker; the other one follows.
+    processes = until(lambda: processes_of(parley.process.pid), lambda found: len(found) >= 4)
     parley.process.kill()
     parley.process.wait()
     assert ended(processes, 10)
