@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.errors import ClientGone, Problem, internal_problem, to_problem
-from service.domain.events import Event, Failed, Finished
+from service.domain.events import Event, Failed, Finished, QueuePosition
 from service.log import get_logger
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Frames(Protocol):
     def opening(self) -> bytes: ...
 
     def event(self, event: Event) -> bytes:
-        """The frames for any event but `Failed`; after `Finished` the stream is complete."""
+        """The frames for any event but `Failed` and `QueuePosition`; after `Finished` the stream is complete."""
         ...
 
     def failure(self, problem: Problem) -> bytes:
@@ -128,6 +128,9 @@ class EventStream(Response):
                 _log.warning("stream_broken", code=event.error.code, reason=event.error.message)
                 self._end(self._frames.failure(to_problem(event.error)))
                 return
+            if isinstance(event, QueuePosition):
+                self._add(_queue_comment(event))
+                continue
             data = self._frames.event(event)
             if isinstance(event, Finished):
                 self._end(data)
@@ -146,6 +149,11 @@ class EventStream(Response):
     def _end(self, data: bytes) -> None:
         self._ended = True
         self._add(data)
+
+
+def _queue_comment(position: QueuePosition) -> bytes:
+    """A comment says it to people and proxies; no client has to know of it."""
+    return f": queued ahead={position.num_ahead} eta={position.eta_seconds:.1f}s\n\n".encode()
 
 
 class _Keepalive:

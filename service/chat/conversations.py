@@ -28,7 +28,7 @@ from service.log import get_logger
 
 MAX_EXCHANGES = 512
 FLUSH_SECONDS = 1.0
-_CUT_SHORT = (FinishReason.CANCELLED, FinishReason.SHUTDOWN)
+_CUT_SHORT = (FinishReason.CANCELLED, FinishReason.SHUTDOWN, FinishReason.DEADLINE)
 
 log = get_logger(__name__)
 

@@ -17,12 +17,12 @@ from service.domain.errors import (
     ModelNotFound,
     error_codes,
 )
-from service.domain.events import Event, Failed, Finished, ReasoningDelta, TextDelta
+from service.domain.events import Event, Failed, Finished, QueuePosition, ReasoningDelta, TextDelta
 from service.domain.model import ModelInfo
 from service.formats.stream_parser import StreamParser
 from service.formats.template import ChatTemplate
 from service.ipc.client import EngineClient, Engines, EngineStream, Job
-from service.ipc.messages import Done
+from service.ipc.messages import Done, Queued
 from service.settings import ChatSettings
 
 SPARE_TOKENS = 16
@@ -96,6 +96,9 @@ class Generation:
                     yield delta
                 yield self._to_last_event(message)
                 return
+            if isinstance(message, Queued):
+                yield QueuePosition(message.num_ahead, message.eta_seconds)
+                continue
             began_in_thought = self._parser.thinking
             for delta in self._parser.feed(message.text):
                 yield delta
@@ -161,6 +164,12 @@ class Chat:
             max_tokens=request.max_tokens,
             stop=(*request.stop, *template.stops),
             cache_key=principal.id,
+            fair_key=principal.id,
+            priority=request.priority,
+            first_token_seconds=request.first_token_seconds,
+            deadline_seconds=request.deadline_seconds,
+            constraint=request.constraint,
+            logprobs=request.logprobs,
         )
         stream = await client.submit(job)
         parser = template.create_parser(thinking=self._thinks(request))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from service.domain.constraint import Constraint
 from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
 
@@ -48,13 +49,38 @@ class Message:
     reasoning: str = ""
 
 
+class ToolMode(StrEnum):
+    """Whether the model may, must not or must call a tool."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`names`, where there are any, are the only tools that may be called."""
+
+    mode: ToolMode = ToolMode.AUTO
+    names: tuple[str, ...] = ()
+
+
+class Priority(StrEnum):
+    """`BATCH` work is done when nobody interactive waits."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """What to answer, and how. Dialect-neutral; valid by construction.
 
     `model` None means the one that is served. `max_tokens` None means the rest of the context.
-    `thinking` None means the service's default, which is off. `request_id` follows the request
-    through logs and processes. Raises `InvalidRequest`.
+    `thinking` None means the service's default, which is off; after `reasoning_budget` tokens of
+    it the thought is closed. `logprobs` None means none, else that many alternatives besides each
+    token's own. The deadlines are seconds from now until the first token and until the end.
+    `request_id` follows the request through logs and processes. Raises `InvalidRequest`.
     """
 
     messages: tuple[Message, ...]
@@ -63,7 +89,15 @@ class ChatRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    parallel_tool_calls: bool = True
+    constraint: Constraint | None = None
     thinking: bool | None = None
+    reasoning_budget: int | None = None
+    logprobs: int | None = None
+    priority: Priority = Priority.INTERACTIVE
+    first_token_seconds: float | None = None
+    deadline_seconds: float | None = None
     request_id: str = ""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,5 @@
-"""What a generation yields, in order: deltas, then exactly one `Finished` or `Failed`."""
+"""What a generation yields, in order: queue positions, deltas, then exactly one `Finished` or
+`Failed`."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from service.domain.errors import ServiceError
 
 class FinishReason(StrEnum):
     """Why a generation ended. `STOP`: the model or a stop string ended it. `LENGTH`: `max_tokens`
-    or the context was reached. `SHUTDOWN`: the service is going down and ended it early."""
+    or the context was reached. `SHUTDOWN`: the service is going down and ended it early.
+    `DEADLINE`: the request's own time was over."""
 
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CANCELLED = "cancelled"
     SHUTDOWN = "shutdown"
+    DEADLINE = "deadline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,38 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that could have come next: `text` are its bytes, which may be half a character,
+    `logprob` the natural logarithm of its probability, before any truncation."""
+
+    token_id: int
+    text: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The token that was chosen, and the likeliest ones instead, the best first."""
+
+    chosen: Candidate
+    top: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePosition:
+    """Comes before any delta, while the request waits for its turn."""
+
+    num_ahead: int
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
+    """New text. `logprobs`, where they were asked for, are those of the tokens since the last
+    delta: text may be held back, so they and `text` need not match."""
+
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +110,4 @@ class Failed:
     error: ServiceError
 
 
-Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished | Failed
+Event = QueuePosition | TextDelta | ReasoningDelta | ToolCallDelta | Finished | Failed

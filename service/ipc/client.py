@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from service.domain.chat import Prompt
+from service.domain.chat import Priority, Prompt
+from service.domain.constraint import Constraint
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.ipc.connection import Connection, EngineLost
 from service.ipc.framing import FramingError
-from service.ipc.messages import Accepted, Counted, Delta, Done, Submit
+from service.ipc.messages import Accepted, Counted, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
 from service.ipc.status_feed import StatusFeed
@@ -29,7 +30,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What an engine is asked to generate; the client numbers it and makes it a `Submit`."""
+    """What an engine is asked to generate, as in `Submit`; the client numbers it."""
 
     request_id: str
     prompt: Prompt
@@ -37,17 +38,26 @@ class Job:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     cache_key: str = ""
+    fair_key: str = ""
+    weight: float = 1.0
+    priority: Priority = Priority.INTERACTIVE
+    first_token_seconds: float | None = None
+    deadline_seconds: float | None = None
+    constraint: Constraint | None = None
+    logprobs: int | None = None
+    reasoning_budget: int | None = None
+    reasoning_end: str = ""
 
 
 class EngineStream(Protocol):
-    """An accepted job's progress: any number of `Delta`, then exactly one `Done`.
+    """An accepted job's progress: `Queued` while it waits, `Delta`, then exactly one `Done`.
 
     The engine's death arrives as a `Done` with `error_code`. Closing the stream cancels the job.
     """
 
     accepted: Accepted
 
-    def __aiter__(self) -> AsyncIterator[Delta | Done]: ...
+    def __aiter__(self) -> AsyncIterator[Queued | Delta | Done]: ...
 
     async def aclose(self) -> None: ...
 
@@ -260,12 +270,4 @@ class _Client:
 
 def to_submit(job: Job) -> Submit:
     """The frame of `job`; the connection gives it its number."""
-    return Submit(
-        id=0,
-        request_id=job.request_id,
-        prompt=job.prompt,
-        sampling=job.sampling,
-        max_tokens=job.max_tokens,
-        stop=job.stop,
-        cache_key=job.cache_key,
-    )
+    return Submit(id=0, **{field.name: getattr(job, field.name) for field in fields(job)})

@@ -13,6 +13,7 @@ import msgspec
 
 from service.domain.chat import Prompt
 from service.domain.errors import ServiceError, error_codes
+from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.ipc.framing import FrameReader, FramingError, encode, from_engine_decoder
 from service.ipc.messages import (
@@ -26,6 +27,7 @@ from service.ipc.messages import (
     Frame,
     FromEngine,
     Hello,
+    Queued,
     Refused,
     Step,
     Submit,
@@ -50,7 +52,9 @@ class Lane:
         self._connection = connection
         self._answer: asyncio.Future[Accepted | Counted] = asyncio.Future()
         self._wakeup = asyncio.Event()
+        self._queued: Queued | None = None
         self._texts: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
         self._num_tokens = 0
         self._num_unread = 0
         self._done: Done | None = None
@@ -60,11 +64,14 @@ class Lane:
         """The engine's first word. Raises its refusal as a `ServiceError`, or `EngineLost`."""
         return await self._answer
 
-    async def read(self) -> Delta | Done:
+    async def read(self) -> Queued | Delta | Done:
         """What comes next; `Done` is the last. Raises `EngineLost` when nothing more will come."""
         while True:
             if self._texts:
                 return self._take()
+            if self._queued is not None:
+                queued, self._queued = self._queued, None
+                return queued
             if self._done is not None:
                 return self._done
             if self._lost:
@@ -93,8 +100,15 @@ class Lane:
         )
         self._fail(error)
 
+    def queued(self, queued: Queued) -> None:
+        """Its place while it waits; only the last word on it is worth reading."""
+        self._queued = queued
+        self._wakeup.set()
+
     def extend(self, delta: Delta) -> None:
+        self._queued = None
         self._texts.append(delta.text)
+        self._logprobs.extend(delta.logprobs)
         self._num_tokens += delta.num_tokens
         self._num_unread += len(delta.text)
         self._wakeup.set()
@@ -117,8 +131,10 @@ class Lane:
         self._wakeup.set()
 
     def _take(self) -> Delta:
-        delta = Delta(self.id, "".join(self._texts), self._num_tokens)
+        logprobs = tuple(self._logprobs)
+        delta = Delta(self.id, "".join(self._texts), self._num_tokens, logprobs)
         self._texts.clear()
+        self._logprobs.clear()
         self._num_tokens = self._num_unread = 0
         return delta
 
@@ -215,6 +231,9 @@ class Connection(asyncio.Protocol):
             return  # given up meanwhile
         if isinstance(frame, Accepted):
             lane.answered(frame)
+            return
+        if isinstance(frame, Queued):
+            lane.queued(frame)
             return
         del self._lanes[frame.id]
         if isinstance(frame, Counted):

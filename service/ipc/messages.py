@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import msgspec
 
-from service.domain.chat import PromptPiece
-from service.domain.events import FinishReason, Timings, Usage
+from service.domain.chat import Priority, PromptPiece
+from service.domain.constraint import Constraint
+from service.domain.events import FinishReason, Timings, TokenLogprob, Usage
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -26,6 +27,10 @@ class Submit(Frame, tag="submit", frozen=True):
     """Generate from `prompt`. `max_tokens` None means the rest of the slot.
 
     `cache_key` separates prefix caches: a slot's tokens are reused only under the same key.
+    Under `fair_key` requests share one portion of the engine's time, in proportion to `weight`.
+    Where the answer has not closed its thought with `reasoning_end` after `reasoning_budget`
+    tokens, that text is written for it. `constraint`, `logprobs` and the deadlines are those of
+    `ChatRequest`.
     """
 
     id: int
@@ -35,6 +40,15 @@ class Submit(Frame, tag="submit", frozen=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     cache_key: str = ""
+    fair_key: str = ""
+    weight: float = 1.0
+    priority: Priority = Priority.INTERACTIVE
+    first_token_seconds: float | None = None
+    deadline_seconds: float | None = None
+    constraint: Constraint | None = None
+    logprobs: int | None = None
+    reasoning_budget: int | None = None
+    reasoning_end: str = ""
 
 
 class Cancel(Frame, tag="cancel", frozen=True):
@@ -66,6 +80,14 @@ class Accepted(Frame, tag="accepted", frozen=True):
     num_waiting: int
 
 
+class Queued(Frame, tag="queued", frozen=True):
+    """An accepted request still waits: `num_ahead` go first, for about `eta_seconds`."""
+
+    id: int
+    num_ahead: int
+    eta_seconds: float
+
+
 class Refused(Frame, tag="refused", frozen=True):
     """The request will not run. `code` is that of a `ServiceError`."""
 
@@ -82,11 +104,13 @@ class Counted(Frame, tag="counted", frozen=True):
 
 
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """New text of a request. Text may be held back, so `num_tokens` may be any number >= 0."""
+    """New text of a request. Text may be held back, so `num_tokens` may be any number >= 0, and
+    `logprobs`, one for each of them where they were asked for, may be there without text."""
 
     id: int
     text: str
     num_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -109,4 +133,4 @@ class Step(Frame, tag="step", frozen=True):
 
 
 ToEngine = Submit | Cancel | CountTokens
-FromEngine = Hello | Accepted | Refused | Counted | Step
+FromEngine = Hello | Accepted | Queued | Refused | Counted | Step

@@ -8,7 +8,7 @@ from service.domain.errors import EngineUnavailable, ServiceError
 from service.domain.events import FinishReason, Timings, Usage
 from service.ipc.connection import Connection, EngineLost, Lane
 from service.ipc.framing import FramingError
-from service.ipc.messages import Accepted, Delta, Done, Submit
+from service.ipc.messages import Accepted, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import ServiceStatus
 from service.log import get_logger
@@ -59,7 +59,7 @@ class Submission:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Delta | Done:
+    async def __anext__(self) -> Queued | Delta | Done:
         if self._ended or self._lane is None:
             raise StopAsyncIteration
         try:
@@ -68,7 +68,7 @@ class Submission:
             return await self._after_loss()
         if isinstance(message, Done):
             self._ended = True
-        elif message.text:
+        elif isinstance(message, Delta) and message.text:
             self._may_resubmit = False
             self._num_tokens += message.num_tokens
         return message
@@ -111,7 +111,7 @@ class Submission:
         self._connection = successor
         return True
 
-    async def _after_loss(self) -> Delta | Done:
+    async def _after_loss(self) -> Queued | Delta | Done:
         moved = await self._move(self._engines.resubmit_seconds)
         if self._ended:  # closed meanwhile
             raise StopAsyncIteration

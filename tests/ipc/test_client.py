@@ -14,7 +14,7 @@ from service.domain.errors import ContextLengthExceeded, EngineUnavailable, Queu
 from service.domain.events import FinishReason
 from service.domain.sampling import Sampling
 from service.ipc.client import ConnectedEngines, EngineStream, Job, connect_engines
-from service.ipc.messages import Cancel, Counted, CountTokens, Delta, Done, Refused, Submit
+from service.ipc.messages import Cancel, Counted, CountTokens, Delta, Done, Queued, Refused, Submit
 from service.ipc.status import DownloadStatus, EngineState, Phase, ServiceStatus
 from tests.fakes.engine import FAKE_MODEL
 from tests.ipc.peers import EnginePeer, SupervisorPeer, serving
@@ -57,11 +57,11 @@ async def until_current(engines: ConnectedEngines, engine_id: int | None) -> Non
         await engines.changed()
 
 
-async def rest_of(stream: EngineStream) -> list[Delta | Done]:
+async def rest_of(stream: EngineStream) -> list[Queued | Delta | Done]:
     return [message async for message in stream]
 
 
-def texts(messages: list[Delta | Done]) -> str:
+def texts(messages: list[Queued | Delta | Done]) -> str:
     return "".join(m.text for m in messages if isinstance(m, Delta))
 
 

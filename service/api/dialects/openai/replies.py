@@ -30,6 +30,7 @@ _FINISH_WORDS = {
     # The vendor has no words for these: the answer is cut short, which is what `length` says.
     FinishReason.CANCELLED: "length",
     FinishReason.SHUTDOWN: "length",
+    FinishReason.DEADLINE: "length",
 }
 
 
