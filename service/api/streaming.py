@@ -47,7 +47,8 @@ class Frames(Protocol):
     def opening(self) -> bytes: ...
 
     def event(self, event: Event) -> bytes:
-        """The frames for any event but `Failed` and `QueuePosition`; after `Finished` the stream is complete."""
+        """The frames for any event but `Failed` and `QueuePosition`; after `Finished` the stream
+        is complete."""
         ...
 
     def failure(self, problem: Problem) -> bytes:
