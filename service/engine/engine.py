@@ -1,7 +1,7 @@
 """The loop that owns the model: receive, admit, decode, read prompts, report.
 
 One thread runs it and is the only one that touches the runner (but for `tokenize` and `abort`).
-What to do next is decided in scheduler.py and slots.py; here it is done.
+What to do next is decided in scheduler.py and slots.py; it is done in reading.py and decoding.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from service.domain.errors import GenerationFailed, ServiceError
 from service.domain.events import FinishReason
 from service.engine.acceptance import create_sequence
 from service.engine.cost import CostModel
+from service.engine.decoding import Decoding
+from service.engine.endings import Endings
 from service.engine.gauges import Gauges
 from service.engine.inbox import (
     Arrived,
@@ -26,11 +28,13 @@ from service.engine.inbox import (
     Tokenized,
     refusal,
 )
+from service.engine.parts import Parts
 from service.engine.progress import Progress
+from service.engine.reading import Reading
 from service.engine.residency import Residency
-from service.engine.runner import DecodeAborted, ModelRunner, PrefillPart, RunnerError
-from service.engine.scheduler import Scheduler, plan_decode
-from service.engine.sequence import Job, Key, Sequence
+from service.engine.runner import ModelRunner, RunnerError
+from service.engine.scheduler import Scheduler
+from service.engine.sequence import Job, Key
 from service.engine.slots import Slots
 from service.ipc.messages import Accepted
 from service.settings import EngineSettings
@@ -63,23 +67,26 @@ class Engine:
         self.turn_started = 0.0
         self._residency = Residency(runner, self.slots, self.gauges)
         self._progress = Progress(outbox)
+        parts = Parts(
+            runner,
+            self.slots,
+            self.cost,
+            self.scheduler,
+            self.gauges,
+            self._residency,
+            self._progress,
+            clock,
+        )
+        self._endings = Endings(parts)
+        self._decoding = Decoding(parts, self._endings)
+        self.reading = Reading(parts, self._endings)
         self._outbox = outbox
         self._clock = clock
         self._tokenizing: dict[Key, Job] = {}
-        self._reading: Key | None = None
         self._deadline: float | None = None
         self._published_at = 0.0
 
     # --- any thread --------------------------------------------------------------------------
-    def abort_reading(self, concerns: Callable[[Key], bool]) -> None:
-        """Cut short the prompt that is being read if it is one that `concerns` nobody any more.
-
-        A call is never shared between prompts, so nobody else loses work.
-        """
-        reading = self._reading
-        if reading is not None and concerns(reading):
-            self.runner.abort()
-
     def retry_after(self) -> float:
         """Seconds after which a refused request may find room."""
         return self.scheduler.retry_after()
@@ -110,8 +117,9 @@ class Engine:
         self._receive()
         self._end_at_deadline()
         self._admit()
-        self._decode()
-        self._read_prompt()
+        self._decoding.step()
+        self._report()
+        self.reading.step()
         self._report()
 
     def _receive(self) -> None:
@@ -170,101 +178,7 @@ class Engine:
             self.scheduler.running.append(sequence)
             self.gauges.admitted(sequence)
 
-    # --- working -----------------------------------------------------------------------------
-    def _decode(self) -> None:
-        """One token for everyone whose prompt has been read."""
-        sequences = self.scheduler.generating()
-        if not sequences:
-            return
-        plan = plan_decode(sequences, self.slots, self.cost.padding_pays)
-        started = self._clock()
-        try:
-            self.runner.decode(plan.rows)
-            token_ids = [sequence.sampler.sample(row) for row, sequence in plan.sampled]
-        except DecodeAborted:
-            for sequence in sequences:
-                self._residency.resync(sequence)
-            return
-        except RunnerError as error:
-            self._fail(sequences, error)
-            return
-        finally:
-            for slot in plan.padded:
-                self._residency.forget_padding(slot)
-        now = self._clock()
-        self.cost.decoded(len(plan.rows), plan.num_runs, now - started)
-        gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
-        self.gauges.decoded(len(sequences), now, gaps)
-        for sequence, token_id in zip(sequences, token_ids, strict=True):
-            self._advance(sequence, token_id, now)
-        self._report()
-
-    def _advance(self, sequence: Sequence, token_id: int, now: float) -> None:
-        """The model read `sequence`'s last token, and this one followed."""
-        sequence.lane.read_one(sequence.token_ids[-1])
-        sequence.num_computed += 1
-        sequence.token_ids.append(token_id)
-        sequence.num_unreported += 1
-        sequence.last_token_at = now
-        if not sequence.first_token_at:
-            sequence.first_token_at = now
-            self.gauges.first_token(sequence)
-        if self.runner.is_end(token_id):
-            self._finish(sequence, FinishReason.STOP, now)
-            return
-        self._progress.text(sequence, sequence.text.feed(self.runner.piece(token_id)))
-        if sequence.text.stopped_by is not None:
-            self._finish(sequence, FinishReason.STOP, now)
-        elif sequence.num_generated >= sequence.max_tokens:
-            self._finish(sequence, FinishReason.LENGTH, now)
-
-    def _read_prompt(self) -> None:
-        """A chunk of one prompt, without logits: its last token is left to a decode step."""
-        sequence = self.scheduler.reader()
-        if sequence is None:
-            return
-        if not sequence.begun:
-            self._residency.improve(sequence)
-        count = self.scheduler.num_to_read(sequence)
-        if not count:
-            return
-        slot = sequence.lane
-        start = sequence.num_computed
-        token_ids = sequence.token_ids[start : start + count]
-        started = self._clock()
-        self._reading = sequence.job.key
-        try:
-            self.runner.prefill([PrefillPart(slot.index, start, token_ids)])
-        except DecodeAborted:
-            self._residency.resync(sequence)
-            return
-        except RunnerError as error:
-            self._fail([sequence], error)
-            return
-        finally:
-            self._reading = None
-        seconds = self._clock() - started
-        slot.read(token_ids)
-        sequence.num_computed += count
-        self.cost.prefill.observe(count, seconds)
-        self.gauges.prefilled(count, seconds)
-
     # --- going -------------------------------------------------------------------------------
-    def _finish(self, sequence: Sequence, reason: FinishReason, now: float) -> None:
-        self._progress.text(sequence, sequence.text.finish())
-        self._progress.done(sequence, reason, now)
-        self.gauges.finished(sequence, reason, now)
-        self._leave(sequence)
-        _log.info(
-            "request_finished",
-            request_id=sequence.job.submit.request_id,
-            reason=reason.value,
-            prompt_tokens=sequence.num_prompt,
-            cached_tokens=sequence.num_cached,
-            completion_tokens=sequence.num_generated,
-            seconds=round(now - sequence.job.arrived, 4),
-        )
-
     def _cancel(self, key: Key) -> None:
         job = self._tokenizing.pop(key, None)
         if job is not None:
@@ -273,52 +187,19 @@ class Engine:
             self.gauges.cancelled("tokenizing")
             return
         sequence = self.scheduler.find(key)
-        if sequence is None:
-            return
-        if sequence.slot is None:
-            stage = "queued"
-        else:
-            stage = "prefill" if not sequence.first_token_at else "decode"
-        now = self._clock()
-        self.gauges.cancelled(stage)
-        self._progress.done(sequence, FinishReason.CANCELLED, now)
-        self.gauges.finished(sequence, FinishReason.CANCELLED, now)
-        self._leave(sequence)
-        _log.info("request_cancelled", request_id=sequence.job.submit.request_id, stage=stage)
-
-    def _leave(self, sequence: Sequence) -> None:
-        """Give back what it holds. What the model has read for it stays in the slot, as cache."""
-        sequence.sampler.close()
-        if sequence.slot is None:
-            self.scheduler.waiting.remove(sequence)
-            return
-        self.scheduler.running.remove(sequence)
-        self.slots.release(sequence.slot)
-        self.cost.held(self._clock() - sequence.admitted_at)
-        sequence.slot = None
+        if sequence is not None:
+            self._endings.cancel(sequence, self._clock())
 
     def _end_at_deadline(self) -> None:
         if self._deadline is None or self._clock() < self._deadline:
             return
         now = self._clock()
         for sequence in self.scheduler.everyone():
-            self._finish(sequence, FinishReason.SHUTDOWN, now)
+            self._endings.finish(sequence, FinishReason.SHUTDOWN, now)
         for job in self._tokenizing.values():
             job.cancelled = True
             self._progress.cancelled(job, now)
         self._tokenizing.clear()
-
-    def _fail(self, sequences: list[Sequence], error: RunnerError) -> None:
-        """A batch was refused: its sequences fail, and what their slots hold is not trusted."""
-        _log.error("batch_failed", reason=str(error), num_sequences=len(sequences))
-        if error.fatal:
-            raise error
-        for sequence in sequences:
-            slot = sequence.lane
-            self._progress.failed(sequence, GenerationFailed(f"The model failed: {error}"))
-            self.gauges.failed(sequence)
-            self._leave(sequence)
-            self._residency.clear(slot)
 
     def _fail_everything(self) -> None:
         """The last words of a broken engine. Does not touch the runner."""

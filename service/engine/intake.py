@@ -35,14 +35,14 @@ class Intake:
             self._submit(Job(connection, frame, self._clock()))
         elif isinstance(frame, Cancel):
             self._engine.inbox.put(Cancelled((connection, frame.id)))
-            self._engine.abort_reading(lambda key: key == (connection, frame.id))
+            self._engine.reading.abort(lambda key: key == (connection, frame.id))
         elif isinstance(frame, CountTokens):
             self._tokenizer.put(Count(connection, frame))
 
     def disconnected(self, connection: int) -> None:
         """Closing a connection cancels all that came over it."""
         self._engine.inbox.put(Disconnected(connection))
-        self._engine.abort_reading(lambda key: key[0] == connection)
+        self._engine.reading.abort(lambda key: key[0] == connection)
 
     def drain(self, deadline: float) -> None:
         """Take nothing new; the engine ends by `deadline` (seconds, monotonic) at the latest."""

@@ -1,0 +1,71 @@
+"""The decode step: one token for everyone whose prompt has been read."""
+
+from __future__ import annotations
+
+from service.domain.events import FinishReason
+from service.engine.endings import Endings
+from service.engine.parts import Parts
+from service.engine.runner import DecodeAborted, RunnerError
+from service.engine.scheduler import DecodePlan, plan_decode
+from service.engine.sequence import Sequence
+
+
+class Decoding:
+    """Plans, runs and samples one step, and takes each sequence one token further."""
+
+    def __init__(self, parts: Parts, endings: Endings) -> None:
+        self._parts = parts
+        self._endings = endings
+
+    def step(self) -> None:
+        """One token for every sequence that is ready; nothing when none is."""
+        parts = self._parts
+        sequences = parts.scheduler.generating()
+        if not sequences:
+            return
+        plan = plan_decode(sequences, parts.slots, parts.cost.padding_pays)
+        started = parts.clock()
+        try:
+            token_ids = self._run(plan)
+        except DecodeAborted:
+            for sequence in sequences:
+                parts.residency.resync(sequence)
+            return
+        except RunnerError as error:
+            self._endings.fail(sequences, error)
+            return
+        now = parts.clock()
+        parts.cost.decoded(len(plan.rows), plan.num_runs, now - started)
+        gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
+        parts.gauges.decoded(len(sequences), now, gaps)
+        for sequence, token_id in zip(sequences, token_ids, strict=True):
+            self._advance(sequence, token_id, now)
+
+    def _run(self, plan: DecodePlan) -> list[int]:
+        """The token that follows for each sequence of the plan."""
+        try:
+            self._parts.runner.decode(plan.rows)
+            return [sequence.sampler.sample(row) for row, sequence in plan.sampled]
+        finally:
+            for slot in plan.padded:
+                self._parts.residency.forget_padding(slot)
+
+    def _advance(self, sequence: Sequence, token_id: int, now: float) -> None:
+        """The model read `sequence`'s last token, and this one followed."""
+        sequence.lane.read_one(sequence.token_ids[-1])
+        sequence.num_computed += 1
+        sequence.token_ids.append(token_id)
+        sequence.num_unreported += 1
+        sequence.last_token_at = now
+        if not sequence.first_token_at:
+            sequence.first_token_at = now
+            self._parts.gauges.first_token(sequence)
+        if self._parts.runner.is_end(token_id):
+            self._endings.finish(sequence, FinishReason.STOP, now)
+            return
+        text = sequence.text.feed(self._parts.runner.piece(token_id))
+        self._parts.progress.text(sequence, text)
+        if sequence.text.stopped_by is not None:
+            self._endings.finish(sequence, FinishReason.STOP, now)
+        elif sequence.num_generated >= sequence.max_tokens:
+            self._endings.finish(sequence, FinishReason.LENGTH, now)

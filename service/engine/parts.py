@@ -1,0 +1,28 @@
+"""What the phases of the engine's turn share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.engine.cost import CostModel
+from service.engine.gauges import Gauges
+from service.engine.progress import Progress
+from service.engine.residency import Residency
+from service.engine.runner import ModelRunner
+from service.engine.scheduler import Scheduler
+from service.engine.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The model, the decisions, and the books. Engine thread only, but where a part says so."""
+
+    runner: ModelRunner
+    slots: Slots
+    cost: CostModel
+    scheduler: Scheduler
+    gauges: Gauges
+    residency: Residency
+    progress: Progress
+    clock: Callable[[], float]
