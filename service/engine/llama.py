@@ -24,7 +24,7 @@ from service.engine import library
 from service.engine.batch import Batch
 from service.engine.calibrate import BLAS_ROWS, settle_blas
 from service.engine.loading import LoadedModel, load_model, open_context
-from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
+from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
 from service.engine.sampling import Row, RowSampler
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
@@ -142,13 +142,16 @@ class LlamaRunner:
         for slot in range(self.num_slots):
             self.trim(slot, 0)
 
-    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> RowSampler:
+    def create_sampler(
+        self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
+    ) -> RowSampler:
         return RowSampler(
             sampling,
             self._row,
             vocabulary_size=self._vocabulary.size,
             suppressed=self._vocabulary.suppressed,
             prompt_tail=prompt_tail,
+            matcher=matcher,
         )
 
     # --- slots --------------------------------------------------------------------------------

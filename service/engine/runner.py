@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.domain.chat import Prompt
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
@@ -46,11 +49,36 @@ class RunnerError(Exception):
         self.fatal = fatal
 
 
+class Matcher(Protocol):
+    """What one answer is held to, at the place that it has come to.
+
+    A sampler asks `validate` about what it would choose freely, and looks at `allowed` only when
+    that is refused: the free choice is nearly always right, and then costs nothing.
+    """
+
+    def validate(self, token_id: int) -> bool:
+        """Whether this token may come next."""
+        ...
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """What may come next, one entry per token of the vocabulary, at least one of them true.
+        Only read, and only until `consume`."""
+        ...
+
+    def consume(self, token_id: int) -> None:
+        """This token came; it was validated, or is among the allowed ones."""
+        ...
+
+
 class Sampler(Protocol):
-    """The sampling state of one sequence: options, penalties' window, random numbers."""
+    """The sampling state of one sequence: options, penalties' window, random numbers, matcher."""
 
     def sample(self, row: int) -> int:
         """The next token id from row `row` of the last `decode`; also accepts it."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """This token comes next without being sampled: somebody else has decided so."""
         ...
 
     def close(self) -> None:
@@ -87,8 +115,11 @@ class ModelRunner(Protocol):
         """One step for each row, in ascending order of slots, then logits are there to sample."""
         ...
 
-    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> Sampler:
-        """A sampler whose penalties have seen `prompt_tail`. Raises `InvalidRequest`."""
+    def create_sampler(
+        self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
+    ) -> Sampler:
+        """A sampler whose penalties have seen `prompt_tail`, and whose choices `matcher` allows
+        and is told of. Raises `InvalidRequest`."""
         ...
 
     def resident(self, slot: int) -> int:

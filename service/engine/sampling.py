@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
-from service.engine.runner import RunnerError
+from service.engine.runner import Matcher, RunnerError
 
 Row = NDArray[np.float32]
 Mass = NDArray[np.float32] | NDArray[np.float64]
@@ -77,8 +77,10 @@ class RowSampler:
         vocabulary_size: int,
         suppressed: Sequence[int] = (),
         prompt_tail: Sequence[int] = (),
+        matcher: Matcher | None = None,
     ) -> None:
         self._sampling = sampling
+        self._matcher = matcher
         self._rows: Callable[[int], Row] | None = rows
         self._bias = _bias_of(sampling, vocabulary_size, suppressed)
         self._penalties = Penalties.of(sampling, prompt_tail)
@@ -93,12 +95,18 @@ class RowSampler:
         if self._rows is None:
             raise RunnerError("the sampler was closed")
         logits = self._rows(row)
-        if not self._adjusts:
-            return self._choose(logits)
-        token_id = self._choose_adjusted(logits)
+        choose = self._choose_adjusted if self._adjusts else self._choose
+        token_id = choose(logits)
+        if self._matcher is not None and not self._matcher.validate(token_id):
+            token_id = choose(_only(logits, self._matcher.allowed()))
+        self.accept(token_id)
+        return token_id
+
+    def accept(self, token_id: int) -> None:
         if self._penalties is not None:
             self._penalties.accept(token_id)
-        return token_id
+        if self._matcher is not None:
+            self._matcher.consume(token_id)
 
     def close(self) -> None:
         self._rows = None
@@ -169,6 +177,13 @@ class Penalties:
         if self._repeat != 1.0:
             logits = np.where(logits > 0, logits / self._repeat, logits * self._repeat)
         return (logits - (counts * self._frequency + self._presence)).astype(np.float32)
+
+
+def _only(logits: Row, allowed: NDArray[np.bool_]) -> Row:
+    """The row with nothing but what is allowed. Raises `RunnerError` where nothing is."""
+    if not allowed.any():
+        raise RunnerError("the constraint allows no token at all")
+    return np.where(allowed, logits, np.float32(-math.inf))
 
 
 def choose(logits: Row, sampling: Sampling, draw: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.domain.sampling import Sampling
-from service.engine.runner import DecodeRow, PrefillPart
+from service.engine.runner import DecodeRow, Matcher, PrefillPart
 from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner, FakeSampler
 
@@ -30,8 +30,10 @@ class InstantRunner(FakeRunner):
     def decode(self, rows: Sequence[DecodeRow]) -> None:
         pass
 
-    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> InstantSampler:
-        return InstantSampler(self, sampling)
+    def create_sampler(
+        self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
+    ) -> InstantSampler:
+        return InstantSampler(self, sampling, matcher)
 
 
 def test_eight_streams_cost_less_than_60_microseconds_of_python_per_token() -> None:

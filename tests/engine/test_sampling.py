@@ -264,3 +264,46 @@ def test_a_closed_sampler_refuses() -> None:
 def test_logits_that_are_not_numbers_are_an_error(broken: float) -> None:
     with pytest.raises(RunnerError, match="not numbers"):
         choose(row(0.0, broken, 1.0), Sampling(), 0.5)
+
+
+class Only:
+    """A matcher that allows some tokens, always the same, and remembers what it was asked."""
+
+    def __init__(self, size: int, *allowed: int) -> None:
+        self.mask = np.zeros(size, np.bool_)
+        self.mask[list(allowed)] = True
+        self.num_masks = 0
+        self.consumed: list[int] = []
+
+    def validate(self, token_id: int) -> bool:
+        return bool(self.mask[token_id])
+
+    def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        self.num_masks += 1
+        return self.mask
+
+    def consume(self, token_id: int) -> None:
+        self.consumed.append(token_id)
+
+
+def test_a_matcher_is_asked_for_all_it_allows_only_when_it_refuses_the_free_choice() -> None:
+    logits, free, strict = row(0.0, 3.0, 2.0), Only(3, 1), Only(3, 0, 2)
+    held = RowSampler(GREEDY, lambda _: logits, vocabulary_size=3, matcher=free)
+    assert (held.sample(0), free.num_masks) == (1, 0)
+    held = RowSampler(GREEDY, lambda _: logits, vocabulary_size=3, matcher=strict)
+    assert (held.sample(0), strict.num_masks) == (2, 1)
+    held.accept(0)
+    assert strict.consumed == [2, 0]
+
+
+def test_what_a_matcher_leaves_keeps_its_shares() -> None:
+    logits, matcher = row(0.0, 3.0, 1.0), Only(3, 0, 2)
+    held = RowSampler(Sampling(seed=1), lambda _: logits, vocabulary_size=3, matcher=matcher)
+    counts = Counter(held.sample(0) for _ in range(4000))
+    assert counts[2] / 4000 == pytest.approx(math.e / (1 + math.e), abs=0.03)
+
+
+def test_a_matcher_that_allows_nothing_is_an_error() -> None:
+    held = RowSampler(GREEDY, lambda _: row(0.0), vocabulary_size=1, matcher=Only(1))
+    with pytest.raises(RunnerError, match="no token at all"):
+        held.sample(0)

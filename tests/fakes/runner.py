@@ -10,7 +10,7 @@ from service.domain.chat import Prompt
 from service.domain.errors import InvalidRequest
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
-from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
+from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
 
 END = 256
 Next = Callable[[Sequence[int]], int]
@@ -51,11 +51,21 @@ def model_info(num_slots: int = 4, slot_length: int = 64) -> ModelInfo:
 class FakeSampler:
     runner: FakeRunner
     sampling: Sampling
+    matcher: Matcher | None = None
     closed: bool = False
 
     def sample(self, row: int) -> int:
+        """What follows or, where the matcher refuses it, the first token that it allows."""
         assert not self.closed
-        return self.runner.following(self.runner.slots[self.runner.rows[row].slot])
+        token_id = self.runner.following(self.runner.slots[self.runner.rows[row].slot])
+        if self.matcher is not None and not self.matcher.validate(token_id):
+            token_id = int(self.matcher.allowed().argmax())
+        self.accept(token_id)
+        return token_id
+
+    def accept(self, token_id: int) -> None:
+        if self.matcher is not None:
+            self.matcher.consume(token_id)
 
     def close(self) -> None:
         assert not self.closed, "closed twice"
@@ -128,10 +138,12 @@ class FakeRunner:
                 raise DecodeAborted
             self._read(row.slot, row.position, row.token_id)
 
-    def create_sampler(self, sampling: Sampling, prompt_tail: Sequence[int]) -> FakeSampler:
+    def create_sampler(
+        self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
+    ) -> FakeSampler:
         if any(token_id > END for token_id in sampling.logit_bias):
             raise InvalidRequest("logit_bias names a token that the model does not have.")
-        self.samplers.append(FakeSampler(self, sampling))
+        self.samplers.append(FakeSampler(self, sampling, matcher))
         return self.samplers[-1]
 
     def resident(self, slot: int) -> int:
