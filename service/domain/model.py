@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """What an engine does with its model: write, turn texts into vectors, or judge documents."""
+
+    CHAT = "chat"
+    EMBED = "embed"
+    RERANK = "rerank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +22,8 @@ class ModelInfo:
     model was made for. `control_tokens` are the spellings that must never be read as tokens from
     untrusted text; `markup_tokens` (`<think>`, `<tool_call>`) are tokens that the model itself may
     also write as text. `chat_template` is Jinja source from the GGUF, or None. `created` is the
-    file's modification time in Unix seconds.
+    file's modification time in Unix seconds. With `mode` other than chat, `context_length` is the
+    longest input, and `vector_length` how many numbers become of one.
     """
 
     name: str
@@ -31,3 +41,5 @@ class ModelInfo:
     adds_bos: bool = False
     control_tokens: tuple[str, ...] = ()
     markup_tokens: tuple[str, ...] = ()
+    mode: Mode = Mode.CHAT
+    vector_length: int = 0

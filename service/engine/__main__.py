@@ -20,6 +20,7 @@ from pathlib import Path
 
 from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
+from service.domain.model import Mode
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
 from service.engine.intake import Intake
 from service.engine.llama import LlamaRunner, create_runner
@@ -168,6 +169,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--id", type=int, default=1, help="number that the supervisor gave")
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--model-path", required=True)
+    parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.CHAT)
     parser.add_argument("--socket", required=True, help="unix socket to listen on")
     parser.add_argument("--status-fd", type=int, default=None, help="where to report")
     return parser.parse_args(arguments)

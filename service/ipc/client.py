@@ -13,9 +13,10 @@ from service.domain.chat import Priority, Prompt
 from service.domain.constraint import Constraint
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
-from service.ipc.connection import Connection, EngineLost
+from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
-from service.ipc.messages import Accepted, Counted, Delta, Done, Queued, Submit
+from service.ipc.inquiry import EngineLost
+from service.ipc.messages import Accepted, Counted, CountTokens, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
 from service.ipc.status_feed import StatusFeed
@@ -254,15 +255,15 @@ class _Client:
 
     async def count_tokens(self, prompt: Prompt) -> int:
         try:
-            lane = self._connection.count_tokens(prompt)
+            inquiry = self._connection.ask(lambda number: CountTokens(number, prompt))
         except EngineLost:
             raise why_unavailable(self._engines.status) from None
         try:
-            counted = await lane.answer()
+            (counted,) = await inquiry.answer()
         except EngineLost:
             raise why_unavailable(self._engines.status) from None
         finally:
-            lane.close()
+            inquiry.close()
         if not isinstance(counted, Counted):
             raise FramingError(f"the engine answered a count with {type(counted).__name__}")
         return counted.num_tokens

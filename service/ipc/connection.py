@@ -1,4 +1,5 @@
-"""One worker's connection to one engine: jobs go out numbered, what is said of them comes back."""
+"""One worker's connection to one engine: jobs and questions go out numbered, what is said of them
+comes back."""
 
 from __future__ import annotations
 
@@ -11,17 +12,14 @@ from typing import cast
 
 import msgspec
 
-from service.domain.chat import Prompt
-from service.domain.errors import ServiceError, error_codes
 from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.ipc.framing import FrameReader, FramingError, encode, from_engine_decoder
+from service.ipc.inquiry import AnswerFrame, EngineLost, Inquiry, to_error
 from service.ipc.messages import (
     PROTOCOL_VERSION,
     Accepted,
     Cancel,
-    Counted,
-    CountTokens,
     Delta,
     Done,
     Frame,
@@ -37,10 +35,6 @@ HELLO_SECONDS = 5.0
 MAX_UNREAD_CHARACTERS = 4 * 1024 * 1024
 
 
-class EngineLost(Exception):
-    """The engine went away before it had answered."""
-
-
 class Lane:
     """What the engine has said about one job, as far as nobody has read it yet.
 
@@ -50,7 +44,7 @@ class Lane:
     def __init__(self, connection: Connection, job_id: int) -> None:
         self.id = job_id
         self._connection = connection
-        self._answer: asyncio.Future[Accepted | Counted] = asyncio.Future()
+        self._answer: asyncio.Future[Accepted] = asyncio.Future()
         self._wakeup = asyncio.Event()
         self._queued: Queued | None = None
         self._texts: list[str] = []
@@ -60,7 +54,7 @@ class Lane:
         self._done: Done | None = None
         self._lost = False
 
-    async def answer(self) -> Accepted | Counted:
+    async def answer(self) -> Accepted:
         """The engine's first word. Raises its refusal as a `ServiceError`, or `EngineLost`."""
         return await self._answer
 
@@ -81,24 +75,19 @@ class Lane:
 
     def close(self) -> None:
         """Give the job up; the engine is told, unless it has ended it already. Idempotent."""
-        self._connection.forget(self, tell=self._done is None and not self._lost)
+        self._connection.forget(self.id, tell=self._done is None and not self._lost)
         if self._answer.done() and not self._answer.cancelled():
             self._answer.exception()  # it has been looked at; nobody else will
         self._answer.cancel()
         self._lost = True
         self._wakeup.set()
 
-    def answered(self, answer: Accepted | Counted) -> None:
+    def accepted(self, answer: Accepted) -> None:
         if not self._answer.done():
             self._answer.set_result(answer)
 
     def refused(self, refusal: Refused) -> None:
-        error = error_codes().get(refusal.code, ServiceError)(
-            refusal.message,
-            param=refusal.param,
-            retry_after_seconds=refusal.retry_after_seconds,
-        )
-        self._fail(error)
+        self._fail(to_error(refusal))
 
     def queued(self, queued: Queued) -> None:
         """Its place while it waits; only the last word on it is worth reading."""
@@ -151,6 +140,7 @@ class Connection(asyncio.Protocol):
         self._hello: asyncio.Future[ModelInfo] = asyncio.Future()
         self._reader = FrameReader()
         self._lanes: dict[int, Lane] = {}
+        self._inquiries: dict[int, Inquiry] = {}
         self._ids = count(1)
         self._transport: asyncio.WriteTransport | None = None
 
@@ -173,15 +163,23 @@ class Connection(asyncio.Protocol):
 
     def submit(self, submit: Submit) -> Lane:
         """Send `submit` under a number of this connection. Raises `EngineLost`."""
-        return self._open_lane(lambda job_id: msgspec.structs.replace(submit, id=job_id))
+        lane = Lane(self, self._next_id())
+        self._lanes[lane.id] = lane
+        self._send(msgspec.structs.replace(submit, id=lane.id))
+        return lane
 
-    def count_tokens(self, prompt: Prompt) -> Lane:
-        return self._open_lane(lambda job_id: CountTokens(job_id, prompt))
+    def ask(self, to_frame: Callable[[int], Frame]) -> Inquiry:
+        """Send the question that `to_frame` makes of a number. Raises `EngineLost`."""
+        inquiry = Inquiry(self, self._next_id())
+        self._inquiries[inquiry.id] = inquiry
+        self._send(to_frame(inquiry.id))
+        return inquiry
 
-    def forget(self, lane: Lane, *, tell: bool) -> None:
-        """Drop what is still said about the lane's job; `tell` the engine to stop working on it."""
-        if self._lanes.pop(lane.id, None) is not None and tell:
-            self._send(Cancel(lane.id))
+    def forget(self, asked: int, *, tell: bool) -> None:
+        """Drop what is still said of a job or a question; `tell` the engine to stop on it."""
+        known = self._lanes.pop(asked, None) or self._inquiries.pop(asked, None)
+        if known is not None and tell:
+            self._send(Cancel(asked))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -207,13 +205,10 @@ class Connection(asyncio.Protocol):
         self._end()
 
     # --- inside ---------------------------------------------------------------------------------
-    def _open_lane(self, to_frame: Callable[[int], Frame]) -> Lane:
+    def _next_id(self) -> int:
         if self.closed.is_set():
             raise EngineLost
-        lane = Lane(self, next(self._ids))
-        self._lanes[lane.id] = lane
-        self._send(to_frame(lane.id))
-        return lane
+        return next(self._ids)
 
     def _send(self, frame: Frame) -> None:
         if self._transport is not None and not self.closed.is_set():
@@ -222,23 +217,28 @@ class Connection(asyncio.Protocol):
     def _receive(self, frame: FromEngine) -> None:
         if isinstance(frame, Step):
             self._advance(frame)
-            return
-        if isinstance(frame, Hello):
+        elif isinstance(frame, Hello):
             self._greet(frame)
-            return
+        elif isinstance(frame, Accepted | Queued):
+            self._progress(frame)
+        else:
+            self._answer(frame)
+
+    def _progress(self, frame: Accepted | Queued) -> None:
         lane = self._lanes.get(frame.id)
         if lane is None:
             return  # given up meanwhile
         if isinstance(frame, Accepted):
-            lane.answered(frame)
-            return
-        if isinstance(frame, Queued):
-            lane.queued(frame)
-            return
-        del self._lanes[frame.id]
-        if isinstance(frame, Counted):
-            lane.answered(frame)
+            lane.accepted(frame)
         else:
+            lane.queued(frame)
+
+    def _answer(self, frame: AnswerFrame | Refused) -> None:
+        inquiry = self._inquiries.get(frame.id)
+        if inquiry is not None:
+            if inquiry.hear(frame):
+                del self._inquiries[frame.id]
+        elif isinstance(frame, Refused) and (lane := self._lanes.pop(frame.id, None)) is not None:
             lane.refused(frame)
 
     def _advance(self, step: Step) -> None:
@@ -260,6 +260,8 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self.closed.set()
-        lanes, self._lanes = list(self._lanes.values()), {}
-        for lane in lanes:
-            lane.lose()
+        lost: list[Lane | Inquiry] = [*self._lanes.values(), *self._inquiries.values()]
+        self._lanes.clear()
+        self._inquiries.clear()
+        for asked in lost:
+            asked.lose()

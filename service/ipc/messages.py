@@ -1,9 +1,10 @@
 """The frames between a worker and an engine.
 
 One unix stream socket per worker, many requests on it, told apart by an id that is unique per
-connection. The worker may send `Submit`, `Cancel` and `CountTokens`; the engine says `Hello` first,
-answers each `Submit` with `Accepted` or `Refused`, then reports progress in one `Step` per decode
-step for all of the connection's requests. Closing the connection cancels all its requests.
+connection. The engine says `Hello` first. It answers each `Submit` with `Accepted` or `Refused`,
+then reports progress in one `Step` per decode step for all of the connection's requests. The
+other requests of a worker (`CountTokens`, `Embed`, …) have each one answer, or `Refused`; which
+of them an engine takes depends on its mode. Closing the connection cancels all its requests.
 """
 
 from __future__ import annotations
@@ -64,6 +65,50 @@ class CountTokens(Frame, tag="count", frozen=True):
     prompt: tuple[PromptPiece, ...]
 
 
+class Embed(Frame, tag="embed", frozen=True):
+    """Turn each input, text or token ids, into a vector of length 1; answered by `Embedded`.
+
+    `dimensions` keeps only the first numbers of each vector. Under `fair_key` requests share one
+    portion of the engine's time.
+    """
+
+    id: int
+    request_id: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    fair_key: str = ""
+
+
+class Rerank(Frame, tag="rerank", frozen=True):
+    """Judge how well each document answers the query; answered by `Ranked`."""
+
+    id: int
+    request_id: str
+    query: str
+    documents: tuple[str, ...]
+    fair_key: str = ""
+
+
+class Tokenize(Frame, tag="tokenize", frozen=True):
+    """The token ids of `prompt`; answered by `Tokenized`.
+
+    `add_special` puts around it what the model expects around a text, `with_pieces` asks for the
+    bytes of each token.
+    """
+
+    id: int
+    prompt: tuple[PromptPiece, ...]
+    add_special: bool = False
+    with_pieces: bool = False
+
+
+class Detokenize(Frame, tag="detokenize", frozen=True):
+    """The text of token ids, control tokens spelled out; answered by `Detokenized`."""
+
+    id: int
+    token_ids: tuple[int, ...]
+
+
 class Hello(Frame, tag="hello", frozen=True):
     """The first frame on every connection."""
 
@@ -103,6 +148,40 @@ class Counted(Frame, tag="counted", frozen=True):
     num_tokens: int
 
 
+class Embedded(Frame, tag="embedded", frozen=True):
+    """Vectors of the next inputs of a request, in their order: 32-bit floats, little-endian.
+
+    `num_tokens` has the length of each of these inputs; the `last` frame completes the request.
+    """
+
+    id: int
+    vectors: tuple[bytes, ...]
+    num_tokens: tuple[int, ...]
+    last: bool
+
+
+class Ranked(Frame, tag="ranked", frozen=True):
+    """Scores of the next documents of a request, as `Embedded` has vectors of inputs."""
+
+    id: int
+    scores: tuple[float, ...]
+    num_tokens: tuple[int, ...]
+    last: bool
+
+
+class Tokenized(Frame, tag="tokenized", frozen=True):
+    """`pieces` are the bytes of each token where they were asked for, else none."""
+
+    id: int
+    token_ids: tuple[int, ...]
+    pieces: tuple[bytes, ...] = ()
+
+
+class Detokenized(Frame, tag="detokenized", frozen=True):
+    id: int
+    text: str
+
+
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """New text of a request. Text may be held back, so `num_tokens` may be any number >= 0, and
     `logprobs`, one for each of them where they were asked for, may be there without text."""
@@ -132,5 +211,16 @@ class Step(Frame, tag="step", frozen=True):
     dones: tuple[Done, ...] = ()
 
 
-ToEngine = Submit | Cancel | CountTokens
-FromEngine = Hello | Accepted | Queued | Refused | Counted | Step
+ToEngine = Submit | Cancel | CountTokens | Embed | Rerank | Tokenize | Detokenize
+FromEngine = (
+    Hello
+    | Accepted
+    | Queued
+    | Refused
+    | Counted
+    | Step
+    | Embedded
+    | Ranked
+    | Tokenized
+    | Detokenized
+)

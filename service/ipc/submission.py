@@ -6,8 +6,8 @@ from typing import Protocol, Self
 
 from service.domain.errors import EngineUnavailable, ServiceError
 from service.domain.events import FinishReason, Timings, Usage
-from service.ipc.connection import Connection, EngineLost, Lane
-from service.ipc.framing import FramingError
+from service.ipc.connection import Connection, Lane
+from service.ipc.inquiry import EngineLost
 from service.ipc.messages import Accepted, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import ServiceStatus
@@ -94,8 +94,6 @@ class Submission:
                     raise
             else:
                 break
-        if not isinstance(answer, Accepted):
-            raise FramingError(f"the engine answered a job with {type(answer).__name__}")
         self.accepted = answer
 
     async def _move(self, seconds: float) -> bool:
