@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -64,13 +64,46 @@ class Vocabulary:
         token_id = {"bos": llama.llama_vocab_bos, "eos": llama.llama_vocab_eos}[kind](self._vocab)
         return _text(self._vocab, token_id) if token_id >= 0 else ""
 
+    def spell(self, token_ids: Iterable[int]) -> list[bytes]:
+        """The bytes of each token; control tokens, which have none in text, by their names."""
+        return [self.pieces[i] or _text(self._vocab, i).encode() for i in token_ids]
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """What the model expects before and after a text that stands alone: `[CLS]`, `[SEP]`."""
+        text = "a"
+        bare = self._tokenize_text(text, parse_special=False)
+        whole = self._tokenize_text(text, parse_special=False, add_special=True)
+        for at in range(len(whole) - len(bare) + 1):
+            if whole[at : at + len(bare)] == bare:
+                return whole[:at], whole[at + len(bare) :]
+        return [], []
+
+    def between(self) -> list[int]:
+        """What the model expects between two texts that belong together, as query and document."""
+        _, after = self.around()
+        separator = int(llama.llama_vocab_sep(self._vocab))
+        wants = bool(llama.llama_vocab_get_add_sep(self._vocab)) and separator >= 0
+        if wants and (not after or llama.llama_vocab_get_add_eos(self._vocab)):
+            return [*after, separator]
+        return after
+
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole prompt, with BOS in front where the model wants one.
 
+        Deep recursion in some tokenizers needs a thread with a large stack. Raises
+        `InvalidRequest` for text over the limit.
+        """
+        ids = self.content(prompt)
+        if self.adds_bos and self._bos >= 0 and ids[:1] != [self._bos]:
+            ids.insert(0, self._bos)
+        return ids
+
+    def content(self, prompt: Prompt) -> list[int]:
+        """Token ids of the prompt, and nothing around them.
+
         Pieces are joined first, so that where a prompt is divided does not change its tokens;
-        only a reserved spelling that touches untrusted text is torn apart. Deep recursion in
-        some tokenizers needs a thread with a large stack. Raises `InvalidRequest` for text over
-        the limit.
+        only a reserved spelling that touches untrusted text is torn apart. Otherwise as
+        `tokenize`.
         """
         text = "".join(piece.text for piece in prompt)
         size = len(text.encode("utf-8", "replace"))
@@ -82,8 +115,6 @@ class Vocabulary:
         ids: list[int] = []
         for segment in self._segments(text, _untrusted_ranges(prompt)):
             ids += self._tokenize_text(segment.text, parse_special=segment.parse_special)
-        if self.adds_bos and self._bos >= 0 and ids[:1] != [self._bos]:
-            ids.insert(0, self._bos)
         return ids
 
     def _segments(self, text: str, untrusted: list[range]) -> list[_Segment]:
@@ -119,7 +150,9 @@ class Vocabulary:
                 if at < stop and at + len(match[1]) > zone.start:
                     yield max(at + 1, zone.start)
 
-    def _tokenize_text(self, text: str, *, parse_special: bool) -> list[int]:
+    def _tokenize_text(
+        self, text: str, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
         data = text.encode("utf-8", "replace")
         if not data:
             return []
@@ -128,7 +161,7 @@ class Vocabulary:
             buffer = np.empty(room, np.int32)
             pointer = buffer.ctypes.data_as(llama.llama_token_p)
             count = llama.llama_tokenize(
-                self._vocab, data, len(data), pointer, room, False, parse_special
+                self._vocab, data, len(data), pointer, room, add_special, parse_special
             )
             if count >= 0:
                 ids: list[int] = buffer[:count].tolist()
