@@ -21,12 +21,16 @@ from typing import Any
 
 # A frame that carries text, in any server's spelling of the same JSON; an empty one carries none.
 _TEXT, _NO_TEXT = b'"content":"', b'"content":""'
+_TEXT_SPACED, _NO_TEXT_SPACED = b'"content": "', b'"content": ""'
 _TAIL_BYTES = 4096  # enough for the last frames, which hold the usage
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked, by how many at once, of whom. `logit_bias` keeps the model from ending."""
+    """What is asked, by how many at once, of whom. `logit_bias` keeps the model from ending.
+
+    From a server that `loses` streams or says no usage, what arrived is counted.
+    """
 
     port: int
     streams: int
@@ -34,6 +38,7 @@ class Load:
     max_tokens: int
     seed: int
     body: dict[str, Any] = field(default_factory=dict)
+    loses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,9 @@ class Measured:
 class Stream(asyncio.Protocol):
     """One request and the times at which its text came."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, *, may_break: bool = False) -> None:
         self.request = request
+        self.may_break = may_break
         self.times: list[float] = []
         self.tail = b""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,6 +79,7 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         count = self._count(_TEXT, data) - self._count(_NO_TEXT, data)
+        count += self._count(_TEXT_SPACED, data) - self._count(_NO_TEXT_SPACED, data)
         if count >= 0:
             self.times += [now] * count
         else:  # the bytes were cut within an empty text, which looked like one until now
@@ -84,7 +91,7 @@ class Stream(asyncio.Protocol):
         return (self.tail[1 - len(mark) :] + data).count(mark)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if error is None:
+        if error is None or self.may_break:
             self.ended.set_result(None)
         else:
             self.ended.set_exception(error)
@@ -95,6 +102,10 @@ class Stream(asyncio.Protocol):
             if line.startswith(b"data: {") and (usage := json.loads(line[6:]).get("usage")):
                 return dict(usage)
         raise ValueError(f"the stream ended without usage: {self.tail[-500:]!r}")
+
+    def delivered(self) -> dict[str, int]:
+        """What arrived, frame by frame, whatever became of the stream."""
+        return {"prompt_tokens": 0, "completion_tokens": len(self.times)}
 
 
 def create_request(load: Load, stream: int) -> bytes:
@@ -120,15 +131,15 @@ async def measure(load: Load) -> Measured:
     """Send all requests at once and wait for the end of every stream."""
     loop = asyncio.get_running_loop()
     cpu, began = _cpu_seconds(), time.perf_counter()
-    streams = [Stream(create_request(load, n)) for n in range(load.streams)]
+    streams = [Stream(create_request(load, n), may_break=load.loses) for n in range(load.streams)]
     for stream in streams:
         await loop.create_connection(partial(_same, stream), "127.0.0.1", load.port)
     await asyncio.gather(*(stream.ended for stream in streams))
     wall = time.perf_counter() - began
     share = (_cpu_seconds() - cpu) / wall
-    usages = [stream.usage() for stream in streams]
+    usages = [stream.delivered() if load.loses else stream.usage() for stream in streams]
     tokens = [usage["completion_tokens"] for usage in usages]
-    times = [stream.times for stream in streams]
+    times = [stream.times for stream in streams if stream.times]
     begin, end = _together(times)
     return Measured(
         streams=load.streams,
@@ -137,7 +148,7 @@ async def measure(load: Load) -> Measured:
         tokens_per_second=sum(tokens) / wall,
         decode_tokens_per_second=_rate_while_all_write(times, tokens),
         together_seconds=end - begin,
-        first_token_seconds=[t[0] - s.sent for s, t in zip(streams, times, strict=True)],
+        first_token_seconds=[s.times[0] - s.sent for s in streams if s.times],
         gap_seconds=[b - a for t in times for a, b in itertools.pairwise(t)],
         client_cpu_share=share,
     )

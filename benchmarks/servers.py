@@ -22,34 +22,38 @@ from benchmarks.shape import Shape
 from deploy.setup.commands import Failure
 
 _START_SECONDS = 120
-_SHORTEST_SECONDS = 0.5  # a rate over less than this is none
 
 
 @contextmanager
-def parley(model: Path, shape: Shape, folder: Path) -> Iterator[int]:
-    """Parley with its defaults, but for the model; yields its port."""
-    port = _free_port()
+def parley(model: Path, shape: Shape, folder: Path, **settings: str) -> Iterator[int]:
+    """Parley with its defaults, but for the model and `settings`; yields its port.
+
+    Its state is in `folder / "state"`.
+    """
+    port = free_port()
     program = Path(sys.executable).parent / "parley"
     command = [str(program), "serve", "--model", str(model), "--port", str(port)]
     own = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
-    settings = {
+    surroundings = {
         "PARLEY_STATE_DIR": str(folder / "state"),
         "PARLEY_ENGINE__SLOTS": str(shape.slots),
         "PARLEY_ENGINE__CONTEXT_LENGTH": str(shape.slot_context),
         "PARLEY_ENGINE__THREADS": str(shape.threads),
     }
-    with _running(command, own | settings, port, folder / "parley.log"):
+    with running(command, own | surroundings | settings, port, folder / "parley.log"):
         yield port
 
 
 @contextmanager
-def llama_server(tools: LlamaCpp, model: Path, shape: Shape, folder: Path) -> Iterator[int]:
-    """llama-server without OpenBLAS, which suits it best here; yields its port."""
-    port = _free_port()
+def llama_server(
+    tools: LlamaCpp, model: Path, shape: Shape, folder: Path, *, blas: bool = False
+) -> Iterator[int]:
+    """llama-server, with or without OpenBLAS; yields its port."""
+    port = free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--parallel", str(shape.slots)]
     command = tools.command("llama-server", "-m", str(model), *shape.options(), *options)
-    environment = tools.environment(blas=False)
-    with _running(command, environment, port, folder / "llama-server.log"):
+    environment = tools.environment(blas)
+    with running(command, environment, port, folder / f"llama-server-{blas}.log"):
         yield port
 
 
@@ -65,19 +69,18 @@ def put_under(load: Load) -> Measured:
     if done.returncode != 0:
         raise Failure(f"{done.stderr[-2000:]}\nthe load of {load.streams} streams failed.")
     measured = Measured(**json.loads(done.stdout))
-    if measured.together_seconds < _SHORTEST_SECONDS:
-        raise Failure(f"{load.streams} streams hardly wrote at the same time; take more --tokens.")
     return measured
 
 
 @contextmanager
-def _running(
-    command: list[str], environment: dict[str, str], port: int, log: Path
+def running(
+    command: list[str], environment: dict[str, str], port: int, log: Path, path: str = "/health"
 ) -> Iterator[None]:
+    """Start a server, wait until `path` answers, and end it. Raises Failure with its last words."""
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
         try:
-            _wait_until_healthy(process, port, log)
+            _wait_until_healthy(process, f"http://127.0.0.1:{port}{path}", log)
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -88,18 +91,19 @@ def _running(
                 process.wait()
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  ours, on the loopback
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise Failure(f"{log.read_text()[-2000:]}\nport {port} did not become healthy; see above.")
+    raise Failure(f"{log.read_text()[-2000:]}\n{url} did not answer; see above.")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

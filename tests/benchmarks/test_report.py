@@ -1,14 +1,22 @@
-"""The table says what was measured."""
+"""The table says what was measured, and the bars say what was wanted."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
 from benchmarks.batched_bench import Decoded
 from benchmarks.load import Measured
-from benchmarks.report import Run, to_table
+from benchmarks.plot import draw
+from benchmarks.report import BLAS_SERVER, OURS, PLAIN, PLAIN_SERVER, Run, to_bars, to_table
 from benchmarks.shape import Shape
 
+ABOUT = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "processor": "one"}
 
-def measured(streams: int, rate: float, tokens: int = 128) -> Measured:
+
+def measured(streams: int, rate: float, first: float = 0.5, tokens: int = 64) -> Measured:
     return Measured(
         streams=streams,
         tokens=[tokens] * streams,
@@ -16,34 +24,73 @@ def measured(streams: int, rate: float, tokens: int = 128) -> Measured:
         tokens_per_second=rate / 2,
         decode_tokens_per_second=rate,
         together_seconds=4.0,
-        first_token_seconds=[0.5],
+        first_token_seconds=[first],
         gap_seconds=[0.02, 0.03],
         client_cpu_share=0.01,
     )
 
 
-def a_run(tokens: int = 128) -> Run:
-    run = Run(Shape(streams=(1, 8), threads=2), about={})
-    for rate in (10.0, 20.0, 90.0):
-        run.plain += [Decoded(1, 100.0, rate), Decoded(8, 100.0, 2 * rate)]
-        run.blas += [Decoded(1, 100.0, rate), Decoded(8, 100.0, rate)]
-        run.parley += [measured(1, rate * 0.95, tokens), measured(8, rate * 1.9, tokens)]
-        run.llama_server += [measured(1, rate), measured(8, rate)]
+def a_run(tokens: int = 64) -> Run:
+    run = Run(Shape(streams=(1, 4, 8), threads=2, max_tokens=64), dict(ABOUT))
+    run.limits[PLAIN] = [Decoded(n, 100.0, n * r) for n in (1, 4, 8) for r in (10.0, 20.0, 90.0)]
+    run.decoding = [measured(n, n * r * 0.95) for n in (1, 4, 8) for r in (10.0, 20.0, 90.0)]
+    run.loads[OURS] = [measured(n, 30.0 * n, 0.4, tokens) for n in (1, 4, 8)]
+    run.loads[PLAIN_SERVER] = [measured(n, 20.0 * n, 0.5) for n in (1, 4, 8)]
+    run.loads[BLAS_SERVER] = [measured(n, 24.0 * n, 1.2) for n in (1, 4, 8)]
     return run
 
 
 def test_ratios_are_of_medians() -> None:
-    assert a_run().ratios() == {1: 0.95, 8: 0.95}
+    assert [a_run().decode_ratio(n) for n in (1, 4, 8)] == [0.95, 0.95, 0.95]
+
+
+def test_every_bar_is_judged_in_its_direction() -> None:
+    found = {finding.what: finding for finding in a_run().findings()}
+    assert not found["decode over HTTP ÷ llama-batched-bench, 8 at once"].met
+    assert found["tokens/s ÷ llama-server, 4 at once"].value == pytest.approx(1.5)
+    assert not found["tokens/s ÷ llama-server, OpenBLAS, 1 at once"].met  # 1.25 of 1.55
+    assert found["tokens/s ÷ llama-server, OpenBLAS, 8 at once"].met
+    first = found["first token p50: llama-server, OpenBLAS ÷ Parley, 1 cold at once"]
+    assert (first.met, round(first.value, 3)) == (True, 3.0)
+    assert not found["first token p50: llama-server ÷ Parley, 8 cold at once"].met
 
 
 def test_a_missing_token_is_noticed() -> None:
-    assert a_run().lost_tokens() == 0
-    assert a_run(tokens=127).lost_tokens() == 27
+    assert a_run().lost_tokens(OURS) == 0
+    run = a_run(tokens=63)
+    assert run.lost_tokens(OURS) == 13
+    assert "| Parley: **tokens lost** | 13 |  |  |" in to_table(run)
 
 
 def test_the_table_has_a_column_for_each_number_of_streams() -> None:
     lines = to_table(a_run()).splitlines()
-    assert lines[0] == "|  | 1 stream | 8 streams |"
-    assert {line.count("|") for line in lines} == {4}
-    assert "| llama-batched-bench: decode tokens/s | 20.0 | 40.0 |" in lines
-    assert "| **Parley by batched-bench, decode** | **95.0%** | **95.0%** |" in lines
+    assert lines[0] == "|  | 1 stream | 4 streams | 8 streams |"
+    assert {line.count("|") for line in lines} == {5}
+    assert "| llama-batched-bench: decode tokens/s | 20.0 | 80.0 | 160.0 |" in lines
+    assert "| Parley: tokens/s with the prompt | 15.0 | 60.0 | 120.0 |" in lines
+
+
+def test_a_bar_is_told_with_its_direction_and_verdict() -> None:
+    lines = to_bars(a_run().findings()).splitlines()
+    assert "| tokens/s ÷ llama-server, 1 at once | 1.5 | ≥ 1 | met |" in lines
+
+
+def test_the_figure_is_drawn_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.plot.FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    svg = draw(a_run()).read_text()
+    assert svg.lstrip().startswith("<?xml")
+    assert "<svg" in svg
+
+
+def test_what_the_readme_says_is_replaced_between_its_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    marks = "<!-- latest bars -->\nold\n<!-- end of latest bars -->"
+    (tmp_path / "README.md").write_text(f"before\n{marks}\nafter\n")
+    report.save_bars(ABOUT, a_run().findings()[:1])
+    said = (tmp_path / "README.md").read_text()
+    assert said.startswith("before\n<!-- latest bars -->\n- date: 2026-01-02")
+    assert said.endswith("<!-- end of latest bars -->\nafter\n")
+    assert "old" not in said

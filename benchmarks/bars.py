@@ -1,0 +1,178 @@
+"""`python -m benchmarks.bars`: each scenario against its bar, with peers where the bar names one.
+
+Servers are started for one scenario at a time, so that none has anything left from another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import scenarios
+from benchmarks.batched_bench import run_batched_bench
+from benchmarks.llama_cpp import LlamaCpp, provide_llama_cpp
+from benchmarks.load import Load
+from benchmarks.random_model import provide_model
+from benchmarks.report import Finding, facts, quantile, save_bars
+from benchmarks.servers import llama_server, parley, put_under
+from benchmarks.shape import Shape
+from deploy.setup.commands import Failure, say
+
+_NUMBERS = {"type": "array", "items": {"type": "integer"}, "minItems": 4000}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every scenario needs; `folder` is emptied of nothing and shared by none."""
+
+    tools: LlamaCpp
+    model: Path
+    folder: Path
+
+    def own_folder(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir()
+        return path
+
+
+def long_prompt(bench: Bench) -> list[Finding]:
+    shape = Shape(slots=4, slot_context=6144)
+    with parley(bench.model, shape, bench.own_folder("long")) as port:
+        beside, median = asyncio.run(scenarios.gaps_beside_a_long_prompt(port, 4000))
+    what = "p99 gap of a stream while a 4k prompt arrives ÷ its median gap"
+    samples = {"beside": beside, "median": [median]}
+    return [Finding(what, quantile(beside, 0.99) / median, 4.0, at_least=False, samples=samples)]
+
+
+def flood(bench: Bench) -> list[Finding]:
+    folder = bench.own_folder("flood")
+    tokens = [_access_token(folder, name) for name in ("flooder", "other")]
+    with parley(bench.model, Shape(), folder) as port:
+        alone, beside = asyncio.run(scenarios.wait_in_a_flood(port, *tokens))
+    value = statistics.median(beside) / statistics.median(alone)
+    what = "one principal floods 50 requests: another's first token ÷ alone"
+    return [Finding(what, value, 2.5, at_least=False, samples={"alone": alone, "beside": beside})]
+
+
+def turns(bench: Bench) -> list[Finding]:
+    with parley(bench.model, Shape(slots=4), bench.own_folder("turns")) as port:
+        surplus = asyncio.run(scenarios.surplus_of_turns(port, chats=4, turns=5))
+    what = "turn 5 of 4 chats at once: prompt tokens computed beyond the new ones"
+    samples = {"chats": [float(one) for one in surplus]}
+    return [Finding(what, max(surplus), 8, at_least=False, samples=samples)]
+
+
+def returns(bench: Bench) -> list[Finding]:
+    shape = Shape(slots=4, slot_context=3072)
+    with parley(bench.model, shape, bench.own_folder("returns")) as port:
+        ours = asyncio.run(scenarios.returns_to_conversations(port, 12, 2000))
+    with llama_server(bench.tools, bench.model, shape, bench.own_folder("returns-peer")) as port:
+        theirs = asyncio.run(scenarios.returns_to_conversations(port, 12, 2000))
+    what = "12 conversations of 2k on 4 slots: first token, llama-server ÷ Parley"
+    value = statistics.median(theirs) / statistics.median(ours)
+    return [Finding(what, value, 3.0, at_least=True, samples={"ours": ours, "theirs": theirs})]
+
+
+def shared_prompt(bench: Bench) -> list[Finding]:
+    folder = bench.own_folder("shared")
+    tokens = [_access_token(folder, f"user-{n}") for n in range(8)]
+    system = scenarios.words("system prompt", 2000)
+    # What the operator says of a prompt of his own, and nothing else, makes it everybody's.
+    settings = {"PARLEY_CHAT__SYSTEM_PROMPT": system}
+    with parley(bench.model, Shape(), folder, **settings) as port:
+        work = scenarios.computed_for_a_shared_prefix(port, tokens, system)
+        together, one = asyncio.run(work)
+    what = "8 users with the same 2k system prompt together: prompt tokens computed ÷ one's"
+    samples = {"together": [float(together)], "one": [float(one)]}
+    return [Finding(what, together / one, 1.2, at_least=False, samples=samples)]
+
+
+def schema(bench: Bench) -> list[Finding]:
+    free, held = [], []
+    form = {"type": "json_schema", "json_schema": {"name": "numbers", "schema": _NUMBERS}}
+    with parley(bench.model, Shape(), bench.own_folder("schema")) as port:
+        for _ in range(3):
+            free.append(asyncio.run(scenarios.rate_together(port, 8, 96)))
+            held.append(asyncio.run(scenarios.rate_together(port, 8, 96, response_format=form)))
+    what = "a JSON schema at 8 streams: tokens/s lost"
+    value = 1 - statistics.median(held) / statistics.median(free)
+    return [Finding(what, value, 0.03, at_least=False, samples={"free": free, "held": held})]
+
+
+def cancel(bench: Bench) -> list[Finding]:
+    shape = Shape(slots=1, slot_context=6144)
+    with parley(bench.model, shape, bench.own_folder("cancel")) as port:
+        samples = asyncio.run(scenarios.wait_after_a_cancel(port, 4000))
+    what = "a cancel while a 4k prompt is read: the slot is free after, s"
+    value = statistics.median(samples)
+    return [Finding(what, value, 0.05, at_least=False, samples={"later": samples})]
+
+
+def sixteen(bench: Bench) -> list[Finding]:
+    shape = Shape(streams=(16,), slots=16, slot_context=1024, prompt_tokens=64)
+    ours, limits = [], []
+    with parley(bench.model, shape, bench.own_folder("sixteen")) as port:
+        for n in range(3):
+            ratio = run_batched_bench(bench.tools, bench.model, shape, blas=False)[0]
+            limits.append(ratio.decode_tokens_per_second)
+            load = Load(port, 16, 28, shape.max_tokens, 7000 + n, scenarios.STEADY)
+            ours.append(put_under(load).decode_tokens_per_second)
+    what = "decode at 16 streams over HTTP ÷ llama-batched-bench"
+    value = statistics.median(ours) / statistics.median(limits)
+    return [Finding(what, value, 0.98, at_least=True, samples={"ours": ours, "limit": limits})]
+
+
+SCENARIOS: dict[str, Callable[[Bench], list[Finding]]] = {
+    one.__name__: one
+    for one in (long_prompt, flood, turns, returns, shared_prompt, schema, cancel, sixteen)
+}
+
+
+def _access_token(folder: Path, name: str) -> str:
+    """A token in the state that the server of this folder will have."""
+    program = Path(sys.executable).parent / "parley"
+    command = [str(program), "token", "create", "--name", name]
+    environment = {"PARLEY_STATE_DIR": str(folder / "state"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    secrets = [word for word in done.stdout.split() if word.startswith("parley_")]
+    if done.returncode != 0 or len(secrets) != 1:
+        raise Failure(f"{done.stderr[-1000:]}\nno access token could be made.")
+    return secrets[0]
+
+
+def main(names: Sequence[str]) -> int:
+    """Measure these scenarios, or all; 1 when a bar is missed, 2 when one could not be measured."""
+    about = facts(" ".join(["python -m benchmarks.bars", *names]))
+    findings: list[Finding] = []
+    try:
+        tools = provide_llama_cpp()
+        model = provide_model(tools)
+        for name in names or SCENARIOS:
+            say(f"scenario {name}")
+            with tempfile.TemporaryDirectory(prefix="parley-bars-") as folder:
+                findings += SCENARIOS[name](Bench(tools, model, Path(folder)))
+            for finding in findings[-1:]:
+                say(f"  {finding.what}: {finding.value:.3g} (bar {finding.limit:g})")
+    except Failure as failure:
+        say(str(failure))
+        return 2
+    if findings:
+        say(f"results: {save_bars(about, findings)}")
+    return 0 if all(finding.met for finding in findings) else 1
+
+
+def _arguments() -> list[str]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bars", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*SCENARIOS, []], help="all, if none is named")
+    return list(parser.parse_args().names)
+
+
+if __name__ == "__main__":
+    sys.exit(main(_arguments()))
