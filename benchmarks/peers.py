@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,10 +52,10 @@ def provide_peers() -> Peers:
     say("installing llama-cpp-python's own servers once, to be measured beside")
     folder.mkdir(parents=True, exist_ok=True)
     own = ROOT / ".venv" / "bin" / "python"
-    # Our own environment's llama_cpp is put on its path: the same build for all.
+    # A copy of our own environment's llama_cpp: the same build for all.
     _run([str(own), "-m", "venv", str(folder / "venv")])
     _run([str(peers.python), "-m", "pip", "install", "--quiet", *_NEEDS, *_also_needed()])
-    _share_llama_cpp(own, peers.python)
+    _copy_llama_cpp(own, peers.python)
     archive = provide_sources(package, cache, Pip(own))
     member = _run(["tar", "-tzf", str(archive), "--wildcards", "*/examples/server/server.py"])
     peers.example.write_text(_run(["tar", "-xOzf", str(archive), member.strip()]))
@@ -109,11 +110,11 @@ def _also_needed() -> list[str]:
     return ["numpy", "jinja2", "diskcache", "typing-extensions"]
 
 
-def _share_llama_cpp(own: Path, theirs: Path) -> None:
+def _copy_llama_cpp(own: Path, theirs: Path) -> None:
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     source = Path(_run([str(own), "-c", code]).strip())
     target = Path(_run([str(theirs), "-c", code]).strip())
-    (target / "llama_cpp").symlink_to(source / "llama_cpp")
+    shutil.copytree(source / "llama_cpp", target / "llama_cpp", dirs_exist_ok=True)
 
 
 def _run(command: list[str]) -> str:
