@@ -71,6 +71,31 @@ CROSS_PRINCIPAL_HITS = Counter(
     "parley_prefix_cache_cross_principal_hits_total",
     "Tokens reused across principals; must stay 0.",
 )
+CONSTRAINED_REQUESTS = Counter(
+    "parley_constrained_requests_total", "Requests whose answer is held to a grammar.", ["kind"]
+)
+GRAMMAR_SECONDS = Histogram(
+    "parley_grammar_compile_seconds", "Compiling one grammar.", buckets=_GAPS
+)
+MASK_SECONDS = Counter(
+    "parley_grammar_mask_seconds_total", "Seconds spent on finding out what a grammar allows."
+)
+INPUTS = Counter("parley_inputs_total", "Inputs that became vectors or scores.", ["model"])
+INPUT_TOKENS = Counter(
+    "parley_input_tokens_total", "Tokens of inputs that became vectors or scores.", ["model"]
+)
+VECTOR_CALL_SECONDS = Histogram(
+    "parley_vector_call_seconds",
+    "One call of an embedding or reranking model, for several inputs.",
+    ["model"],
+    buckets=_SECONDS,
+)
+VECTOR_REQUEST_SECONDS = Histogram(
+    "parley_vector_request_seconds",
+    "From submission to the last vector or score.",
+    ["model"],
+    buckets=_SECONDS,
+)
 MODEL_LOADED = Gauge(
     "parley_model_loaded",
     "1 while a process has this model ready.",

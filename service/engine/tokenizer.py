@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.domain.chat import Prompt
@@ -46,13 +47,7 @@ class Tokenizer:
 
     def start(self) -> threading.Thread:
         """Start the thread; call from a moment when no other thread is being started."""
-        before = threading.stack_size(STACK_BYTES)
-        try:
-            thread = threading.Thread(target=self.run, name="tokenizer", daemon=True)
-            thread.start()
-        finally:
-            threading.stack_size(before)
-        return thread
+        return start_tokenizing(self.run)
 
     def stop(self) -> None:
         """Let the thread end when it has done what is queued."""
@@ -84,3 +79,14 @@ class Tokenizer:
             self._outbox.post(work.connection, refusal(work.frame.id, error))
             return
         self._outbox.post(work.connection, Counted(work.frame.id, num_tokens))
+
+
+def start_tokenizing(run: Callable[[], None]) -> threading.Thread:
+    """A thread for `run` whose stack is deep enough; call while no other is being started."""
+    before = threading.stack_size(STACK_BYTES)
+    try:
+        thread = threading.Thread(target=run, name="tokenizer", daemon=True)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    return thread
