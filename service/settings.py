@@ -91,6 +91,37 @@ class EngineSettings(Group):
     )
 
 
+class VectorSettings(Group):
+    """How a model runs that reads whole inputs at once."""
+
+    model: str | None = Field(
+        None, description="A catalogue name, REPO:FILE on the model hub, or a path; unset: none."
+    )
+    context_length: int = Field(
+        2048,
+        ge=16,
+        le=65536,
+        description="Tokens of the longest input, bounded by what the model allows.",
+    )
+    batch_tokens: int = Field(
+        512, ge=16, le=65536, description="Inputs are read together up to so many tokens."
+    )
+    max_waiting: int = Field(64, ge=0, description="Requests that may wait for the model.")
+    max_inputs: int = Field(2048, ge=1, description="Most inputs or documents in one request.")
+
+
+class EmbedSettings(VectorSettings):
+    """The model that turns texts into vectors."""
+
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        "auto", description="How a text becomes one vector; auto: as the model says."
+    )
+
+
+class RerankSettings(VectorSettings):
+    """The model that judges documents."""
+
+
 class ChatSettings(Group):
     """What a chat is, where the client does not say."""
 
@@ -156,6 +187,8 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    embed: EmbedSettings = Field(default_factory=EmbedSettings)
+    rerank: RerankSettings = Field(default_factory=RerankSettings)
     chat: ChatSettings = Field(default_factory=ChatSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
