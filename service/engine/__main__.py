@@ -22,6 +22,7 @@ from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
+from service.engine.grammar.compiler import Compiler
 from service.engine.intake import Intake
 from service.engine.llama import LlamaRunner, create_runner
 from service.engine.status import StatusPipe
@@ -85,7 +86,9 @@ class EngineProcess:
             metrics.MODEL_LOAD_SECONDS.labels(name).set(seconds)
             metrics.MODEL_LOADED.labels(name).set(1)
             engine = Engine(runner, self._server, self._settings.engine)
-            tokenizer = Tokenizer(runner, engine.inbox, self._server)
+            compiler = Compiler(runner.create_matcher, engine.inbox)
+            compiler.start()
+            tokenizer = Tokenizer(runner, compiler, self._server)
             thread = tokenizer.start()
             # Nothing of what is loaded will ever be garbage: keep the collector away from it.
             gc.collect()

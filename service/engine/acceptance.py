@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from service.domain.errors import ContextLengthExceeded, InvalidRequest
-from service.engine.runner import ModelRunner
+from service.engine.runner import Matcher, ModelRunner
 from service.engine.sequence import Job, Sequence
 from service.engine.text import TextStream
 
 
-def create_sequence(job: Job, token_ids: list[int], runner: ModelRunner) -> Sequence:
-    """What `job` asks for, bounded by what a slot can hold.
+def create_sequence(
+    job: Job, token_ids: list[int], runner: ModelRunner, matcher: Matcher | None = None
+) -> Sequence:
+    """What `job` asks for, bounded by what a slot can hold, and held to `matcher`.
 
     A prompt must leave room for one token; a larger `max_tokens` means the room there is. Raises
     `ContextLengthExceeded` with the exact numbers, or `InvalidRequest`.
@@ -28,6 +30,6 @@ def create_sequence(job: Job, token_ids: list[int], runner: ModelRunner) -> Sequ
         job,
         token_ids,
         max_tokens=room if wanted is None else min(wanted, room),
-        sampler=runner.create_sampler(job.submit.sampling, token_ids),
+        sampler=runner.create_sampler(job.submit.sampling, token_ids, matcher),
         text=TextStream(job.submit.stop),
     )

@@ -156,7 +156,7 @@ class Engine:
         try:
             if tokenized.error is not None:
                 raise tokenized.error
-            sequence = create_sequence(job, tokenized.token_ids, self.runner)
+            sequence = create_sequence(job, tokenized.token_ids, self.runner, tokenized.matcher)
             try:
                 num_ahead = self.scheduler.enqueue(sequence)
             except ServiceError:

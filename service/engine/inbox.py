@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.domain.errors import ServiceError
+from service.engine.runner import Matcher
 from service.engine.sequence import Job, Key
 from service.ipc.messages import Frame, Refused
 
@@ -20,11 +21,12 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """A job whose prompt has become token ids, or cannot."""
+    """A job whose prompt has become token ids, and its constraint a matcher, or cannot."""
 
     job: Job
     token_ids: list[int]
     error: ServiceError | None = None
+    matcher: Matcher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class Drain:
 
 Command = Arrived | Tokenized | Cancelled | Disconnected | Drain
 Inbox = queue.SimpleQueue[Command]
+
+
+class Letterbox(Protocol):
+    """Where a job goes that has been tokenized."""
+
+    def put(self, tokenized: Tokenized, /) -> None: ...
 
 
 class Outbox(Protocol):

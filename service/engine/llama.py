@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.chat import Prompt
+from service.domain.constraint import Constraint
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.batch import Batch
 from service.engine.calibrate import BLAS_ROWS, settle_blas
+from service.engine.grammar.alphabet import create_alphabet
+from service.engine.grammar.grammars import Grammars
 from service.engine.loading import LoadedModel, load_model, open_context
 from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
 from service.engine.sampling import Row, RowSampler
@@ -71,6 +74,7 @@ class LlamaRunner:
         self._closing = ExitStack()
         self._blas_from: int | None = None
         self._vocabulary = Vocabulary(model.vocab, max_prompt_bytes=settings.max_prompt_bytes)
+        self._grammars = Grammars(lambda: create_alphabet(self._vocabulary))
         self._context = context
         self._memory = llama.llama_get_memory(context)
         self._abort = library.AbortFlag(context)
@@ -141,6 +145,9 @@ class LlamaRunner:
         self.decode([DecodeRow(slot, 0, token_id) for slot in range(self.num_slots)])
         for slot in range(self.num_slots):
             self.trim(slot, 0)
+
+    def create_matcher(self, constraint: Constraint) -> Matcher:
+        return self._grammars.create_matcher(constraint)
 
     def create_sampler(
         self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.chat import Prompt
+from service.domain.constraint import Constraint
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 
@@ -49,6 +50,10 @@ class RunnerError(Exception):
         self.fatal = fatal
 
 
+class DeadEnd(Exception):
+    """One sequence can't go on: no token may follow. The others of its batch are not concerned."""
+
+
 class Matcher(Protocol):
     """What one answer is held to, at the place that it has come to.
 
@@ -62,11 +67,20 @@ class Matcher(Protocol):
 
     def allowed(self) -> NDArray[np.bool_]:
         """What may come next, one entry per token of the vocabulary, at least one of them true.
-        Only read, and only until `consume`."""
+        Only read, and only until `consume`. Raises `DeadEnd`."""
         ...
 
     def consume(self, token_id: int) -> None:
         """This token came; it was validated, or is among the allowed ones."""
+        ...
+
+    def forced(self) -> bytes:
+        """The bytes that must come next, and that tokens will stand for; none where there is a
+        choice."""
+        ...
+
+    def fork(self) -> Matcher:
+        """Another one at the same place, which goes its own way from there."""
         ...
 
 
@@ -113,6 +127,11 @@ class ModelRunner(Protocol):
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
         """One step for each row, in ascending order of slots, then logits are there to sample."""
+        ...
+
+    def create_matcher(self, constraint: Constraint) -> Matcher:
+        """What holds an answer to `constraint`. Thread-safe; takes long, and a large stack. Raises
+        `InvalidRequest` where it can't be compiled."""
         ...
 
     def create_sampler(

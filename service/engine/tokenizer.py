@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from service.domain.chat import Prompt
 from service.domain.errors import ServiceError
-from service.engine.inbox import Inbox, Outbox, Tokenized, refusal
+from service.engine.inbox import Letterbox, Outbox, Tokenized, refusal
 from service.engine.runner import ModelRunner
 from service.engine.sequence import Job
 from service.ipc.messages import Counted, CountTokens
@@ -30,7 +30,7 @@ class Count:
 class Tokenizer:
     """A queue and its thread. Jobs reach the engine's inbox in the order they came."""
 
-    def __init__(self, runner: ModelRunner, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(self, runner: ModelRunner, inbox: Letterbox, outbox: Outbox) -> None:
         self._runner = runner
         self._inbox = inbox
         self._outbox = outbox
@@ -81,11 +81,11 @@ class Tokenizer:
         self._outbox.post(work.connection, Counted(work.frame.id, num_tokens))
 
 
-def start_tokenizing(run: Callable[[], None]) -> threading.Thread:
+def start_tokenizing(run: Callable[[], None], name: str = "tokenizer") -> threading.Thread:
     """A thread for `run` whose stack is deep enough; call while no other is being started."""
     before = threading.stack_size(STACK_BYTES)
     try:
-        thread = threading.Thread(target=run, name="tokenizer", daemon=True)
+        thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
     finally:
         threading.stack_size(before)

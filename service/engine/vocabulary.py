@@ -50,6 +50,13 @@ class Vocabulary:
         self._longest = max((len(s) for s in self._control | self._markup), default=1)
 
     @property
+    def address(self) -> int:
+        """Of the `llama_vocab`, for who calls C functions on it."""
+        address = ctypes.cast(self._vocab, ctypes.c_void_p).value
+        assert address is not None
+        return address
+
+    @property
     def control_tokens(self) -> tuple[str, ...]:
         """The spellings that must never be read as tokens from untrusted text."""
         return tuple(sorted(self._control))

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from service.domain.chat import Prompt
+from service.domain.constraint import Constraint
 from service.domain.errors import InvalidRequest
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
+from service.engine.grammar.grammars import Grammars
 from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
 
-END = 256
+from tests.fakes.alphabet import END, create_alphabet
+
+GRAMMARS = Grammars(create_alphabet)
 Next = Callable[[Sequence[int]], int]
 
 
@@ -137,6 +141,9 @@ class FakeRunner:
             if self.aborting:
                 raise DecodeAborted
             self._read(row.slot, row.position, row.token_id)
+
+    def create_matcher(self, constraint: Constraint) -> Matcher:
+        return GRAMMARS.create_matcher(constraint)
 
     def create_sampler(
         self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None

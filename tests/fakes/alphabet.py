@@ -1,0 +1,30 @@
+"""The alphabet of the fake model: bytes, and the end of an answer."""
+
+from __future__ import annotations
+
+from llguidance import LLTokenizer
+
+from service.engine.grammar.alphabet import Alphabet
+
+END = 256
+NAMED = {END: b"<end>", 257: b"<tool_call>"}
+
+
+class ByteTokenizer:
+    """What `LLTokenizer` asks for: every byte is a token, and so are a few names."""
+
+    is_tokenizer_wrapper = True
+    eos_token_id = END
+    bos_token_id = None
+    special_token_ids: tuple[int, ...] = tuple(NAMED)
+
+    def __init__(self) -> None:
+        self.tokens = [bytes([i]) for i in range(END)] + list(NAMED.values())
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+def create_alphabet() -> Alphabet:
+    spellings = [bytes([i]) for i in range(END)] + list(NAMED.values())
+    return Alphabet(spellings, frozenset({END}), lambda: LLTokenizer(ByteTokenizer()))
