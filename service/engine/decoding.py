@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.domain.events import FinishReason
 from service.engine.endings import Endings
 from service.engine.parts import Parts
-from service.engine.runner import DecodeAborted, RunnerError
+from service.engine.runner import DeadEnd, DecodeAborted, RunnerError
 from service.engine.scheduler import DecodePlan, plan_decode
 from service.engine.sequence import Sequence
 
@@ -26,7 +26,7 @@ class Decoding:
         plan = plan_decode(sequences, parts.slots, parts.cost.padding_pays)
         started = parts.clock()
         try:
-            token_ids = self._run(plan)
+            choices = self._run(plan)
         except DecodeAborted:
             for sequence in sequences:
                 parts.residency.resync(sequence)
@@ -38,14 +38,17 @@ class Decoding:
         parts.cost.decoded(len(plan.rows), plan.num_runs, now - started)
         gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
         parts.gauges.decoded(len(sequences), now, gaps)
-        for sequence, token_id in zip(sequences, token_ids, strict=True):
-            self._advance(sequence, token_id, now)
+        for sequence, choice in zip(sequences, choices, strict=True):
+            if isinstance(choice, DeadEnd):
+                self._endings.dead_end(sequence, choice)
+            else:
+                self._advance(sequence, choice, now)
 
-    def _run(self, plan: DecodePlan) -> list[int]:
-        """The token that follows for each sequence of the plan."""
+    def _run(self, plan: DecodePlan) -> list[int | DeadEnd]:
+        """The token that follows for each sequence of the plan, or why there is none."""
         try:
             self._parts.runner.decode(plan.rows)
-            return [sequence.sampler.sample(row) for row, sequence in plan.sampled]
+            return [_choice(sequence, row) for row, sequence in plan.sampled]
         finally:
             for slot in plan.padded:
                 self._parts.residency.forget_padding(slot)
@@ -69,3 +72,10 @@ class Decoding:
             self._endings.finish(sequence, FinishReason.STOP, now)
         elif sequence.num_generated >= sequence.max_tokens:
             self._endings.finish(sequence, FinishReason.LENGTH, now)
+
+
+def _choice(sequence: Sequence, row: int) -> int | DeadEnd:
+    try:
+        return sequence.sampler.sample(row)
+    except DeadEnd as error:
+        return error

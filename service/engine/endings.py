@@ -8,7 +8,7 @@ from service import log
 from service.domain.errors import GenerationFailed
 from service.domain.events import FinishReason
 from service.engine.parts import Parts
-from service.engine.runner import RunnerError
+from service.engine.runner import DeadEnd, RunnerError
 from service.engine.sequence import Sequence
 
 _log = log.get_logger(__name__)
@@ -63,6 +63,15 @@ class Endings:
             self._parts.gauges.failed(sequence)
             self._leave(sequence)
             self._parts.residency.clear(slot)
+
+    def dead_end(self, sequence: Sequence, reason: DeadEnd) -> None:
+        """No token may follow. Its slot holds what it should, but for the token just read."""
+        sequence.lane.read_one(sequence.token_ids[-1])
+        failed = GenerationFailed(f"The answer stopped short: {reason}.")
+        self._parts.progress.failed(sequence, failed)
+        self._parts.gauges.failed(sequence)
+        self._leave(sequence)
+        _log.warning("answer_stuck", request_id=sequence.job.submit.request_id, reason=str(reason))
 
     def _leave(self, sequence: Sequence) -> None:
         """Give back what it holds. What the model has read for it stays in the slot, as cache."""
