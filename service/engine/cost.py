@@ -2,90 +2,217 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
-# OpenBLAS leaves calls of fewer than 32 rows alone, and takes longer over the others.
-MIN_CHUNK = 31
-# Weight of the past at each observation: about the last fifty calls count.
-_MEMORY = 0.98
+# OpenBLAS takes over from 32 rows on; a call that is to go without it has fewer.
+SMALL_CALL_ROWS = 31
+# What a call of one row costs, as a share of the smallest call that was seen: passing over the
+# weights is a part of it. Measured with 0.5B parameters on two cores: 15 %, of 31 rows.
+_CALL_SHARE = 0.2
+# A call that takes longer than expected may be an accident, one that is quicker can't be.
+_WEIGHT_OF_SLOW, _WEIGHT_OF_QUICK = 0.125, 0.25
+_ABSURD = 2.0
+# Below this position a call tells what its rows cost; from there on, what attention does.
+_ATTENTION_FROM = 512.0
+# Attention never costs a row more than everything else does, so near the beginning.
+_LEAST_POSITION = 256.0
+# While prompts are read, a gap of a running stream is up to so many of its steps long.
+_STEPS_PER_GAP = 3.5
+_FEWEST_STEPS_PER_GAP = 2.0
+# A gap that nobody notices.
+_UNNOTICED_SECONDS = 0.03
+# A call that nobody waits beside; what comes meanwhile waits that long.
+_CALL_SECONDS = 0.5
 # How many steps a generation that starts now will run beside the others, roughly.
 _TYPICAL_STEPS = 64
 _MAX_SPLIT_TOKENS = 512.0
 
 
 @dataclass(slots=True)
-class LinearCost:
-    """seconds = base + per_row * rows, by least squares with exponentially fading weights."""
+class CallCost:
+    """Seconds of a call by its number of rows: what was seen, and straight lines in between.
 
-    base: float = 0.0
-    per_row: float = 0.0
-    _w: float = 0.0
-    _wn: float = 0.0
-    _wt: float = 0.0
-    _wnn: float = 0.0
-    _wnt: float = 0.0
+    Other work on the machine makes calls slower, never quicker; so the estimate believes quick
+    calls sooner than slow ones. What one size teaches moves the others along, so that one that was
+    last seen in a bad moment does not keep its bad name.
+    """
+
+    _sizes: list[int] = field(default_factory=list)
+    _seconds: dict[int, float] = field(default_factory=dict)
 
     @property
     def known(self) -> bool:
-        return self._w > 0
+        return bool(self._sizes)
 
     def observe(self, rows: int, seconds: float) -> None:
-        """One call. An absurdly slow one (the machine slept) counts as four times the estimate."""
-        if self._w > 4:
-            seconds = min(seconds, 4 * self.seconds(rows))
-        self._w = self._w * _MEMORY + 1
-        self._wn = self._wn * _MEMORY + rows
-        self._wt = self._wt * _MEMORY + seconds
-        self._wnn = self._wnn * _MEMORY + rows * rows
-        self._wnt = self._wnt * _MEMORY + rows * seconds
-        self._fit()
+        """One call. An absurdly slow one (the machine slept) counts as twice the estimate."""
+        expected = self.seconds(rows)
+        if rows not in self._seconds:
+            insort(self._sizes, rows)
+            absurd = 2 * _ABSURD * expected
+            self._seconds[rows] = min(seconds, absurd) if expected else seconds
+            return
+        if expected <= 0:
+            self._seconds[rows] = seconds
+            return
+        ratio = min(seconds / expected, _ABSURD)
+        slow = ratio > 1
+        weight = _WEIGHT_OF_SLOW if slow else _WEIGHT_OF_QUICK
+        along = 1 + (ratio - 1) * (weight / 2 if slow else weight)
+        for size in self._sizes:
+            self._seconds[size] *= along
+        self._seconds[rows] = expected * (1 + (ratio - 1) * weight)
 
     def seconds(self, rows: int) -> float:
         """The expected duration of a call; 0 while nothing is known."""
-        return self.base + self.per_row * rows
+        if not self._sizes:
+            return 0.0
+        at = bisect_left(self._sizes, rows)
+        if at == len(self._sizes):
+            largest = self._sizes[-1]
+            return self._seconds[largest] * rows / largest
+        above = self._sizes[at]
+        if above == rows:
+            return self._seconds[rows]
+        if at == 0:
+            return self._seconds[above] * (_CALL_SHARE + (1 - _CALL_SHARE) * rows / above)
+        below = self._sizes[at - 1]
+        share = (rows - below) / (above - below)
+        return self._seconds[below] + share * (self._seconds[above] - self._seconds[below])
 
-    def _fit(self) -> None:
-        spread = self._w * self._wnn - self._wn * self._wn
-        if spread > 1e-6 * self._w * self._wnn:
-            slope = (self._w * self._wnt - self._wn * self._wt) / spread
-            base = (self._wt - slope * self._wn) / self._w
-            if slope > 0 and base >= 0:
-                self.base, self.per_row = base, slope
-                return
-            if slope <= 0:
-                self.base, self.per_row = self._wt / self._w, 0.0
-                return
-        # All calls alike, or a line that would start below zero: proportional.
-        self.base, self.per_row = 0.0, self._wnt / self._wnn
+    @property
+    def per_row(self) -> float:
+        """What one more row adds to a call; never less than nothing."""
+        if not self._sizes:
+            return 0.0
+        least, most = self._sizes[0], self._sizes[-1]
+        if least == most:
+            return self._seconds[most] * (1 - _CALL_SHARE) / most
+        return max(0.0, (self._seconds[most] - self._seconds[least]) / (most - least))
+
+    @property
+    def base(self) -> float:
+        """What a call costs before its first row."""
+        return max(0.0, self.seconds(1) - self.per_row)
 
 
 @dataclass(slots=True)
 class CostModel:
-    """How long decode steps and prompt chunks take on this machine, with this model."""
+    """How long decode steps and prompt chunks take on this machine, with this model.
+
+    From `bulk_rows` on (None: nowhere) rows are quicker together; between a small call and that,
+    calls are slower than several small ones and are not made.
+    """
 
     inter_token_target: float
     max_batch_tokens: int
-    decode: LinearCost = field(default_factory=LinearCost)
-    prefill: LinearCost = field(default_factory=LinearCost)
+    bulk_rows: int | None = None
+    decode: CallCost = field(default_factory=CallCost)
+    prefill: CallCost = field(default_factory=CallCost)
+    bulk: CallCost = field(default_factory=CallCost)
+    per_position: float = 0.0
     _split: float = 0.0
     _mean_hold: float = 0.0
     _num_holds: int = 0
 
-    def chunk(self, num_decoding: int) -> int:
-        """How many prompt tokens to read in one call beside `num_decoding` running streams.
+    # --- reading prompts ---------------------------------------------------------------------
+    def read(self, rows: int, start: float, seconds: float) -> None:
+        """A call read `rows` prompt tokens, that far into their prompts on average."""
+        position = start + rows / 2
+        calls = self.bulk if self._in_bulk(rows) else self.prefill
+        if position < _ATTENTION_FROM or not calls.known:
+            calls.observe(rows, max(seconds - self._attention(rows, position), seconds / 4))
+            return
+        plain = calls.seconds(rows)
+        highest = plain / rows / _LEAST_POSITION
+        if self.per_position > 0:
+            highest = min(highest, _ABSURD * self.per_position)
+        seen = min(max(0.0, (seconds - plain) / (rows * position)), highest)
+        if self.per_position <= 0:
+            self.per_position = seen
+        else:
+            weight = _WEIGHT_OF_SLOW if seen > self.per_position else _WEIGHT_OF_QUICK
+            self.per_position += (seen - self.per_position) * weight
 
-        All of the batch when nothing runs; otherwise what keeps the gap between two tokens of a
-        stream within the target, or within twice a decode step where that alone is longer.
+    def call_seconds(self, rows: int, start: float) -> float:
+        """How long a call would take for `rows` tokens from position `start` on."""
+        return self._plain(rows) + self._attention(rows, start + rows / 2)
+
+    def reading_seconds(self, num_tokens: int, start: int = 0) -> float:
+        """How long reading that much of one prompt takes, with nothing beside it."""
+        rows = self.rows_alone(num_tokens, start)
+        plain = self._plain(rows) * num_tokens / rows
+        return plain + self._attention(num_tokens, start + num_tokens / 2)
+
+    def reading_rate(self) -> float:
+        """Prompt tokens per second in small calls; 0 while nothing is known."""
+        seconds = self.prefill.seconds(SMALL_CALL_ROWS)
+        return SMALL_CALL_ROWS / seconds if seconds else 0.0
+
+    def rows_alone(self, num_tokens: int, start: int) -> int:
+        """The next call for a prompt of which `num_tokens` are left, with nothing beside it.
+
+        As many as stay within a moment, so that nobody who comes meanwhile waits long; in bulk
+        where that pays.
         """
-        if not num_decoding:
-            return self.max_batch_tokens
-        if not self.prefill.known or self.prefill.per_row <= 0:
-            return min(self.max_batch_tokens, 4 * MIN_CHUNK)
-        step = self.decode.seconds(num_decoding)
-        spare = max(self.inter_token_target, 2 * step) - step - self.prefill.base
-        rows = int(spare / self.prefill.per_row) // MIN_CHUNK * MIN_CHUNK
-        return max(MIN_CHUNK, min(rows, self.max_batch_tokens))
+        most = min(num_tokens, self.max_batch_tokens)
+        if self._in_bulk(most):
+            return most
+        if self.bulk_rows is not None or not self.prefill.known:
+            return min(most, SMALL_CALL_ROWS)
+        return self._most_rows(_CALL_SECONDS, start, min(most, SMALL_CALL_ROWS), most)
 
+    def _in_bulk(self, rows: int) -> bool:
+        return self.bulk_rows is not None and rows >= self.bulk_rows
+
+    def _plain(self, rows: int) -> float:
+        """A call at the beginning of a prompt. Before one in bulk was seen, half of what it costs
+        at the break-even is taken to be for the call, and half for its rows."""
+        if self.bulk_rows is None or rows < self.bulk_rows:
+            return self.prefill.seconds(rows)
+        if self.bulk.known:
+            return self.bulk.seconds(rows)
+        small = self.prefill.seconds(SMALL_CALL_ROWS) / SMALL_CALL_ROWS
+        return small * (self.bulk_rows + rows) / 2
+
+    def gap(self, num_decoding: int, *, owed: bool = False) -> float:
+        """The time between two tokens of a running stream while prompts are read beside it.
+
+        A few of its steps, within the target where the steps allow it. A reader to whom the others
+        have not left anything so far is `owed` all of these steps.
+        """
+        step = self.decode.seconds(num_decoding)
+        longest = _STEPS_PER_GAP * step
+        gap = longest if owed else min(longest, self.inter_token_target)
+        return max(gap, _FEWEST_STEPS_PER_GAP * step, _UNNOTICED_SECONDS)
+
+    def rows_beside(self, num_decoding: int, start: int, *, owed: bool = False) -> int:
+        """How many tokens to read between two steps of that many running streams."""
+        spare = self.gap(num_decoding, owed=owed) - self.decode.seconds(num_decoding)
+        if not self.prefill.known:
+            return min(self.max_batch_tokens, SMALL_CALL_ROWS // 2)
+        rows = self._most_rows(spare, start, 1, self.max_batch_tokens)
+        if self.bulk_rows is not None and SMALL_CALL_ROWS < rows < self.bulk_rows:
+            rows = SMALL_CALL_ROWS
+        return rows - rows % 4 if rows > 4 else rows
+
+    def _most_rows(self, seconds: float, start: int, least: int, most: int) -> int:
+        """The largest call of `least` to `most` rows that is expected to stay within `seconds`, or
+        `least`."""
+        low, high = least, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.call_seconds(middle, start) <= seconds:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _attention(self, rows: int, position: float) -> float:
+        return self.per_position * rows * position
+
+    # --- decoding ----------------------------------------------------------------------------
     def decoded(self, num_rows: int, num_runs: int, seconds: float) -> None:
         """A decode call of that many rows, in slots that formed that many runs of neighbours."""
         if num_runs == 1:
@@ -108,16 +235,21 @@ class CostModel:
     @property
     def split_tokens(self) -> float:
         """What one more run of slots costs over a generation, in prompt tokens."""
-        if self.prefill.per_row <= 0:
-            return MIN_CHUNK
-        return min(_MAX_SPLIT_TOKENS, _TYPICAL_STEPS * self.split_seconds / self.prefill.per_row)
+        rate = self.reading_rate()
+        if not rate:
+            return SMALL_CALL_ROWS
+        return min(_MAX_SPLIT_TOKENS, _TYPICAL_STEPS * self.split_seconds * rate)
 
+    # --- waiting -----------------------------------------------------------------------------
     def held(self, seconds: float) -> None:
         """A generation held its slot for that long."""
         self._num_holds += 1
         self._mean_hold += (seconds - self._mean_hold) / min(self._num_holds, 32)
 
+    def hold_seconds(self, num_slots: int) -> float:
+        """How long a generation holds its slot, usually."""
+        return self._mean_hold or self.prefill.seconds(256) + 128 * self.decode.seconds(num_slots)
+
     def seconds_until_slot(self, num_waiting: int, num_slots: int) -> float:
         """How long a request that finds `num_waiting` ahead of it would wait, at least 1 s."""
-        hold = self._mean_hold or self.prefill.seconds(256) + 128 * self.decode.seconds(num_slots)
-        return max(1.0, hold * (num_waiting + 1) / num_slots)
+        return max(1.0, self.hold_seconds(num_slots) * (num_waiting + 1) / num_slots)

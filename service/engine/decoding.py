@@ -36,6 +36,7 @@ class Decoding:
             return
         now = parts.clock()
         parts.cost.decoded(len(plan.rows), plan.num_runs, now - started)
+        parts.scheduler.decoded(sequences)
         gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
         parts.gauges.decoded(len(sequences), now, gaps)
         for sequence, choice in zip(sequences, choices, strict=True):

@@ -76,11 +76,8 @@ class Endings:
     def _leave(self, sequence: Sequence) -> None:
         """Give back what it holds. What the model has read for it stays in the slot, as cache."""
         sequence.sampler.close()
-        scheduler = self._parts.scheduler
-        if sequence.slot is None:
-            scheduler.waiting.remove(sequence)
-            return
-        scheduler.running.remove(sequence)
-        self._parts.slots.release(sequence.slot)
-        self._parts.cost.held(self._parts.clock() - sequence.admitted_at)
-        sequence.slot = None
+        self._parts.scheduler.leave(sequence)
+        if sequence.slot is not None:
+            self._parts.slots.release(sequence.slot)
+            self._parts.cost.held(self._parts.clock() - sequence.admitted_at)
+            sequence.slot = None

@@ -59,7 +59,9 @@ class Engine:
         self.runner = runner
         self.inbox: Inbox = Inbox()
         self.slots = Slots(runner.num_slots, runner.slot_length)
-        self.cost = CostModel(settings.inter_token_target_seconds, runner.max_batch_tokens)
+        self.cost = CostModel(
+            settings.inter_token_target_seconds, runner.max_batch_tokens, runner.bulk_rows
+        )
         self.scheduler = Scheduler(self.slots, self.cost, settings.max_waiting)
         self.gauges = Gauges(runner.info.name)
         # Prompts that may be with the tokenizer: as many as could be running or waiting.
@@ -171,12 +173,24 @@ class Engine:
         )
 
     def _admit(self) -> None:
-        while (placement := self.scheduler.admission()) is not None:
-            sequence = self.scheduler.waiting.pop()
-            self._residency.prepare(placement, sequence)
-            sequence.occupy(placement.slot, self._clock())
-            self.scheduler.running.append(sequence)
+        while (yielding := self.scheduler.yielding()) is not None:
+            self.slots.release(self.scheduler.put_back(yielding))
+            self._admit_first()
+        while self._admit_first():
+            pass
+
+    def _admit_first(self) -> bool:
+        """The first in line gets a slot; whether there was one."""
+        admission = self.scheduler.admission()
+        if admission is None:
+            return False
+        sequence, placement = admission
+        self._residency.prepare(placement, sequence)
+        self.scheduler.admit(sequence)
+        sequence.occupy(placement.slot, self._clock())
+        if not sequence.resumed:
             self.gauges.admitted(sequence)
+        return True
 
     # --- going -------------------------------------------------------------------------------
     def _cancel(self, key: Key) -> None:

@@ -114,7 +114,8 @@ class Gauges:
     def _ended(self, sequence: Sequence) -> None:
         usage = sequence.usage()
         if not sequence.first_token_at:  # ended before its prompt was read to the end
-            self._count_prompt(sequence.num_cached, sequence.num_computed - sequence.num_cached)
+            computed = max(0, sequence.num_computed - sequence.num_cached)
+            self._count_prompt(sequence.num_cached, computed)
         self._max_tokens = max(self._max_tokens, usage.total_tokens)
         # The first token came out of the prompt: n tokens are n - 1 steps of generation.
         if usage.completion_tokens > 1:

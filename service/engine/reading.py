@@ -3,58 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Several
 
+from service.engine import reading_order
 from service.engine.endings import Endings
 from service.engine.parts import Parts
+from service.engine.reading_order import Chunk
 from service.engine.runner import DecodeAborted, PrefillPart, RunnerError
-from service.engine.sequence import Key
+from service.engine.sequence import Key, Sequence
 
 
 class Reading:
-    """A chunk of one prompt at a time, without logits: its last token is left to a decode step."""
+    """One call at a time, without logits: a prompt's last token is left to a decode step."""
 
     def __init__(self, parts: Parts, endings: Endings) -> None:
         self._parts = parts
         self._endings = endings
-        self._reader: Key | None = None
+        self._wanted: set[Key] = set()
 
     def abort(self, concerns: Callable[[Key], bool]) -> None:
-        """Cut short the prompt that is being read if it is one that `concerns` nobody any more.
+        """Cut short the call at hand once it is for nobody but those it `concerns`.
 
-        Any thread. A call is never shared between prompts, so nobody else loses work.
+        The IO thread. Where a call is shared, the others do not lose their work for one of them.
         """
-        reader = self._reader
-        if reader is not None and concerns(reader):
+        wanted = self._wanted
+        gone = {key for key in wanted.copy() if concerns(key)}
+        wanted -= gone
+        if gone and not wanted:
             self._parts.runner.abort()
 
     def step(self) -> None:
-        """The next chunk of the prompt whose turn it is; nothing when all have been read."""
+        """The next call for the prompts whose turn it is; nothing when all have been read."""
+        scheduler = self._parts.scheduler
+        ordered = reading_order.in_order(scheduler, self._parts.clock())
+        self._improve(ordered[:1])
+        chunks = reading_order.next_call(scheduler, ordered)
+        if len(chunks) > 1 and self._improve([chunk.sequence for chunk in chunks]):
+            chunks = reading_order.next_call(scheduler, ordered)
+        if chunks:
+            self._read(chunks)
+
+    def _improve(self, sequences: Several[Sequence]) -> bool:
+        """Let those that have not begun copy what others have read by now; whether any could."""
+        before = sum(sequence.num_computed for sequence in sequences)
+        for sequence in sequences:
+            if not sequence.begun:
+                self._parts.residency.improve(sequence)
+        return sum(sequence.num_computed for sequence in sequences) != before
+
+    def _read(self, chunks: list[Chunk]) -> None:
+        """Read `chunks`, which ascend by slot, in one call."""
         parts = self._parts
-        sequence = parts.scheduler.reader()
-        if sequence is None:
-            return
-        if not sequence.begun:
-            parts.residency.improve(sequence)
-        count = parts.scheduler.num_to_read(sequence)
-        if not count:
-            return
-        slot = sequence.lane
-        start = sequence.num_computed
-        token_ids = sequence.token_ids[start : start + count]
+        sequences = [chunk.sequence for chunk in chunks]
+        calls = [_to_part(chunk) for chunk in chunks]
         started = parts.clock()
-        self._reader = sequence.job.key
+        self._wanted = {sequence.job.key for sequence in sequences}
         try:
-            parts.runner.prefill([PrefillPart(slot.index, start, token_ids)])
+            parts.runner.prefill(calls)
         except DecodeAborted:
-            parts.residency.resync(sequence)
+            for sequence in sequences:
+                parts.residency.resync(sequence)
             return
         except RunnerError as error:
-            self._endings.fail([sequence], error)
+            self._endings.fail(sequences, error)
             return
         finally:
-            self._reader = None
+            self._wanted = set()
         seconds = parts.clock() - started
-        slot.read(token_ids)
-        sequence.num_computed += count
-        parts.cost.prefill.observe(count, seconds)
+        for sequence, part in zip(sequences, calls, strict=True):
+            sequence.lane.read(part.token_ids)
+            sequence.num_computed += len(part.token_ids)
+            parts.scheduler.shares.charge(sequence, len(part.token_ids))
+        count = sum(len(part.token_ids) for part in calls)
+        parts.cost.read(count, sum(part.start for part in calls) / len(calls), seconds)
         parts.gauges.prefilled(count, seconds)
+
+
+def _to_part(chunk: Chunk) -> PrefillPart:
+    sequence = chunk.sequence
+    start = sequence.num_computed
+    token_ids = sequence.token_ids[start : start + chunk.count]
+    return PrefillPart(sequence.lane.index, start, token_ids)

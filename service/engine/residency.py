@@ -43,7 +43,7 @@ class Residency:
         placement = self._slots.better_source(sequence.lane, sequence.token_ids)
         if placement is not None:
             self.prepare(placement, sequence)
-            sequence.num_computed = sequence.num_cached = placement.slot.num_tokens
+            sequence.reuse(placement.slot.num_tokens)
 
     def resync(self, sequence: Sequence) -> None:
         """A call was cut short: believe llama.cpp on what was read; the rest is read later."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.domain.chat import Prompt
 from service.domain.constraint import Constraint
+from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 
@@ -101,12 +102,19 @@ class Sampler(Protocol):
 
 
 class ModelRunner(Protocol):
-    """Executes one batch at a time. Validates what llama.cpp would abort on."""
+    """Executes one batch at a time. Validates what llama.cpp would abort on.
+
+    From `bulk_rows` tokens on (None: nowhere) a `prefill` call is quicker per token than calls of
+    31 tokens and fewer; any between are the slowest.
+    """
 
     info: ModelInfo
     num_slots: int
     slot_length: int
     max_batch_tokens: int
+
+    @property
+    def bulk_rows(self) -> int | None: ...
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids; only trusted pieces may contain control tokens. Thread-safe: called from the
@@ -139,6 +147,11 @@ class ModelRunner(Protocol):
     ) -> Sampler:
         """A sampler whose penalties have seen `prompt_tail`, and whose choices `matcher` allows
         and is told of. Raises `InvalidRequest`."""
+        ...
+
+    def logprob(self, row: int, token_id: int, num_top: int) -> TokenLogprob:
+        """How likely `token_id` was in row `row` of the last `decode`, and the `num_top` likeliest
+        tokens: of what the model said, before any option had its effect."""
         ...
 
     def resident(self, slot: int) -> int:

@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.domain.errors import QueueFull
 from service.engine.cost import CostModel
+from service.engine.fairness import WRITTEN_TOKEN, Shares, Waiting
 from service.engine.runner import DecodeRow
 from service.engine.sequence import Key, Sequence
 from service.engine.slots import Placement, Slot, Slots
-
-
-class Waiting:
-    """Sequences without a slot: first in, first out per cache key, the keys taking turns."""
-
-    def __init__(self) -> None:
-        self._lanes: OrderedDict[str, deque[Sequence]] = OrderedDict()
-        self._num = 0
-
-    def __len__(self) -> int:
-        return self._num
-
-    def __iter__(self) -> Iterator[Sequence]:
-        return (sequence for lane in self._lanes.values() for sequence in lane)
-
-    def push(self, sequence: Sequence) -> None:
-        self._lanes.setdefault(sequence.cache_key, deque()).append(sequence)
-        self._num += 1
-
-    def peek(self) -> Sequence:
-        return next(iter(self._lanes.values()))[0]
-
-    def pop(self) -> Sequence:
-        """The next one; its cache key goes to the end of the line."""
-        key, lane = next(iter(self._lanes.items()))
-        sequence = lane.popleft()
-        self._num -= 1
-        if lane:
-            self._lanes.move_to_end(key)
-        else:
-            del self._lanes[key]
-        return sequence
-
-    def remove(self, sequence: Sequence) -> None:
-        lane = self._lanes[sequence.cache_key]
-        lane.remove(sequence)
-        self._num -= 1
-        if not lane:
-            del self._lanes[sequence.cache_key]
 
 
 @dataclass(slots=True)
@@ -59,8 +20,12 @@ class Scheduler:
     slots: Slots
     cost: CostModel
     max_waiting: int
-    waiting: Waiting = field(default_factory=Waiting)
+    shares: Shares = field(default_factory=Shares)
+    waiting: Waiting = field(init=False)
     running: list[Sequence] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(self.shares)
 
     @property
     def idle(self) -> bool:
@@ -72,6 +37,7 @@ class Scheduler:
     def everyone(self) -> list[Sequence]:
         return [*self.running, *self.waiting]
 
+    # --- coming and going --------------------------------------------------------------------
     def enqueue(self, sequence: Sequence) -> int:
         """Let it wait for a slot; returns how many are ahead of it.
 
@@ -84,36 +50,87 @@ class Scheduler:
                 "may; try again later.",
                 retry_after_seconds=self.retry_after(),
             )
+        self.shares.enter(sequence.fair_key)
         self.waiting.push(sequence)
         return num_ahead
 
     def retry_after(self) -> float:
         return self.cost.seconds_until_slot(len(self.waiting), self.slots.num_slots)
 
-    def admission(self) -> Placement | None:
-        """Where the first in line should go; None when nobody waits or no slot is free."""
-        if not self.waiting:
+    def admission(self) -> tuple[Sequence, Placement] | None:
+        """Who is next, and where it should go; None when nobody waits or no slot is free."""
+        if not self.waiting or not self.slots.num_free:
             return None
         first = self.waiting.peek()
-        return self.slots.place(first.token_ids, first.cache_key, self.cost.split_tokens)
+        place = self.slots.place(first.token_ids, first.cache_key, self.cost.split_tokens)
+        return None if place is None else (first, place)
 
+    def admit(self, sequence: Sequence) -> None:
+        """It waits no more; its slot is about to be made ready."""
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """It is over, wherever it was."""
+        if sequence.slot is None:
+            self.waiting.remove(sequence)
+        else:
+            self.running.remove(sequence)
+        self.shares.leave(sequence.fair_key)
+
+    def yielding(self) -> Sequence | None:
+        """Who must give its slot to the first in line, all slots being taken; None: nobody.
+
+        Batch work makes room for anybody interactive. A key that has no slot at all gets one of
+        the key that has had most, if that one has several: not the slots' long answers decide how
+        long a newcomer waits. Of those who could yield the one with least to read again does.
+        """
+        if not self.waiting or self.slots.num_free:
+            return None
+        first = self.waiting.peek()
+        if first.in_batch:
+            return None
+        able = [s for s in self.running if s.in_batch]
+        if not able and not any(s.fair_key == first.fair_key for s in self.running):
+            able = self._of_the_richest(first)
+        return min(
+            able, key=lambda s: (s.num_computed - s.num_reused, -s.admitted_at), default=None
+        )
+
+    def _of_the_richest(self, first: Sequence) -> list[Sequence]:
+        held: dict[str, list[Sequence]] = {}
+        for sequence in self.running:
+            held.setdefault(sequence.fair_key, []).append(sequence)
+        rich = [key for key, sequences in held.items() if len(sequences) > 1]
+        richest = max(rich, key=self.shares.served, default=None)
+        if richest is None or self.shares.served(richest) < self.shares.served(first.fair_key):
+            return []
+        return held[richest]
+
+    def put_back(self, sequence: Sequence) -> Slot:
+        """It yields: it waits again, first of its key. Returns the slot that it had."""
+        self.running.remove(sequence)
+        self.waiting.push_back(sequence)
+        return sequence.vacate()
+
+    # --- decoding ----------------------------------------------------------------------------
     def generating(self) -> list[Sequence]:
-        """Everyone whose prompt has been read, in the order of their slots."""
+        """Everyone who gets a token in the next step, in the order of their slots.
+
+        Batch work stands still while a prompt of somebody interactive is being read.
+        """
         ready = [sequence for sequence in self.running if sequence.num_pending == 1]
+        if any(s.in_batch for s in ready) and any(
+            s.num_pending > 1 and not s.in_batch for s in self.running
+        ):
+            ready = [s for s in ready if not s.in_batch]
         ready.sort(key=lambda sequence: sequence.lane.index)
         return ready
 
-    def reader(self) -> Sequence | None:
-        """Whose prompt to read now: the earliest admitted that has not been read to the end.
-
-        One prompt after the other gives each its first token sooner than all side by side.
-        """
-        return next((s for s in self.running if s.num_pending > 1), None)
-
-    def num_to_read(self, reader: Sequence) -> int:
-        """How many tokens of its prompt to read in one call; 0 when only the last is left."""
-        num_decoding = sum(s.num_pending == 1 for s in self.running)
-        return min(self.cost.chunk(num_decoding), reader.num_pending - 1)
+    def decoded(self, sequences: list[Sequence]) -> None:
+        """Each of these has got a token."""
+        for sequence in sequences:
+            self.shares.charge(sequence, WRITTEN_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
+from service.domain.chat import Priority
 from service.domain.events import Timings, Usage
 from service.engine.runner import Sampler
 from service.engine.slots import Slot
@@ -31,6 +33,15 @@ class Job:
         return (self.connection, self.submit.id)
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a waiting sequence was told at `at`: who goes first, and when it expects its turn."""
+
+    at: float
+    num_ahead: int
+    turn_at: float
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """The tokens of one generation, and how far the model has read them.
@@ -47,18 +58,37 @@ class Sequence:
     num_prompt: int = field(init=False)
     num_computed: int = 0
     num_cached: int = 0
+    num_reused: int = 0
     num_unreported: int = 0
     slot: Slot | None = None
+    first_token_by: float = inf
+    end_by: float = inf
+    notice: Notice | None = None
+    resumed: bool = False
     admitted_at: float = 0.0
     first_token_at: float = 0.0
     last_token_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.token_ids)
+        submit = self.job.submit
+        if submit.first_token_seconds is not None:
+            self.first_token_by = self.job.arrived + submit.first_token_seconds
+        if submit.deadline_seconds is not None:
+            self.end_by = self.job.arrived + submit.deadline_seconds
 
     @property
     def cache_key(self) -> str:
         return self.job.submit.cache_key
+
+    @property
+    def fair_key(self) -> str:
+        return self.job.submit.fair_key
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether it is to wait while anybody interactive does."""
+        return self.job.submit.priority is Priority.BATCH
 
     @property
     def lane(self) -> Slot:
@@ -78,15 +108,31 @@ class Sequence:
 
     @property
     def begun(self) -> bool:
-        """Whether the model has read anything for it, beyond what was there."""
-        return self.num_computed > self.num_cached
+        """Whether the model has read anything for it in its slot, beyond what was there."""
+        return self.num_computed > self.num_reused
 
     def occupy(self, slot: Slot, now: float) -> None:
-        """Start from what `slot` holds, which must be a beginning of this prompt, not all of it."""
+        """Start from what `slot` holds, which must be a beginning of its tokens, not all."""
         self.slot = slot
-        self.num_computed = self.num_cached = slot.num_tokens
-        self.admitted_at = now
+        self.reuse(slot.num_tokens)
+        self.admitted_at = self.admitted_at or now
         slot.busy = True
+
+    def reuse(self, num_tokens: int) -> None:
+        """Its slot holds so many of its tokens before anything is read for it.
+
+        The first time that is what the cache saved; later it is its own work.
+        """
+        self.num_computed = self.num_reused = num_tokens
+        if not self.resumed:
+            self.num_cached = num_tokens
+
+    def vacate(self) -> Slot:
+        """Give its slot up and keep the tokens: it may go on in any other."""
+        slot, self.slot = self.lane, None
+        self.num_computed = self.num_reused = 0
+        self.resumed = True
+        return slot
 
     def usage(self) -> Usage:
         return Usage(

@@ -8,6 +8,7 @@ from prometheus_client import Counter
 from service import metrics
 from service.domain.events import FinishReason
 from service.domain.sampling import Sampling
+from service.engine.cost import CallCost
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED
 from service.engine.runner import RunnerError
 from service.ipc.messages import Cancel, Step
@@ -199,12 +200,11 @@ def test_equal_prompts_that_come_together_are_read_once() -> None:
 
 def test_holes_are_padded_and_the_conversation_there_survives() -> None:
     loop = Loop(FakeRunner(slot_length=100))
-    loop.engine.cost.decode.observe(1, 1.0)
-    loop.engine.cost.decode.base, loop.engine.cost.decode.per_row = 1.0, 0.001
+    loop.engine.cost.decode = cheap_rows()
     for number in (1, 2, 3):
         loop.ask(number, f"{number} prompt>", max_tokens=30 if number != 2 else 5)
     loop.until(lambda: bool(loop.dones(2)))
-    loop.engine.cost.decode.base, loop.engine.cost.decode.per_row = 1.0, 0.001
+    loop.engine.cost.decode = cheap_rows()
     held = list(loop.runner.slots[1])
     loop.runner.calls.clear()
     loop.turn()
@@ -458,6 +458,14 @@ def test_the_rate_of_tokens_falls_to_nothing_when_nothing_happens() -> None:
     assert gauge._value.get() == 2.0
     loop.engine.gauges.tick(loop.clock.now + 11)
     assert gauge._value.get() == 0.0
+
+
+def cheap_rows() -> CallCost:
+    """A machine on which calls cost much and rows little."""
+    cost = CallCost()
+    for rows in (1, 2, 3, 4):
+        cost.observe(rows, 1 + rows / 1000)
+    return cost
 
 
 def sample(counter: Counter, **labels: str) -> float:

@@ -16,7 +16,7 @@ RUNNER = FakeRunner()
 
 
 def sequence(request_id: int, length: int = 4, key: str = "") -> Sequence:
-    job = Job(1, submit(request_id, "", cache_key=key), arrived=0.0)
+    job = Job(1, submit(request_id, "", cache_key=key, fair_key=key), arrived=0.0)
     sampler = RUNNER.create_sampler(Sampling(), [])
     return Sequence(job, [request_id] * length, 100, sampler, TextStream())
 
@@ -29,17 +29,23 @@ def admit(plan: Scheduler, new: Sequence, slot: int, num_computed: int = 0) -> S
     """As the engine does, into a slot of the test's choice."""
     lane = plan.slots[slot]
     lane.read(new.token_ids[:num_computed])
+    plan.shares.enter(new.fair_key)
     new.occupy(lane, now=0.0)
     plan.running.append(new)
     return new
 
 
-def test_keys_take_turns_and_each_is_served_in_order() -> None:
-    plan = scheduler(max_waiting=10)
-    for request_id, key in enumerate(["a", "a", "a", "b", "a", "c"]):
+def test_the_key_that_has_had_least_goes_first_and_each_is_served_in_order() -> None:
+    plan = scheduler(num_slots=1, max_waiting=10)
+    for request_id, key in enumerate(["a", "a", "b", "a", "c"]):
         plan.enqueue(sequence(request_id, key=key))
-    order = [plan.waiting.pop() for _ in range(len(plan.waiting))]
-    assert [s.job.submit.id for s in order] == [0, 3, 5, 1, 2, 4]
+    order = []
+    while plan.waiting:
+        one = plan.waiting.peek()
+        order.append(one.job.submit.id)
+        plan.shares.charge(one, 10)
+        plan.waiting.remove(one)
+    assert order == [0, 2, 4, 1, 3]
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -67,25 +73,6 @@ def test_a_sequence_that_leaves_the_queue_leaves_the_others_in_order() -> None:
     plan.waiting.remove(waiting[1])
     assert [s.job.submit.id for s in plan.waiting] == [0, 2, 3]
     assert len(plan.waiting) == 3
-
-
-def test_prompts_are_read_one_after_the_other_earliest_first() -> None:
-    plan = scheduler()
-    first = admit(plan, sequence(1, length=100), slot=3)
-    second = admit(plan, sequence(2, length=10), slot=0)
-    assert (plan.reader(), plan.num_to_read(first)) == (first, 99)
-    first.num_computed = 99
-    assert (plan.reader(), plan.num_to_read(second)) == (second, 9)
-    second.num_computed = 9
-    assert plan.reader() is None
-
-
-def test_a_running_stream_makes_a_long_prompt_take_smaller_bites() -> None:
-    plan = scheduler()
-    reader = admit(plan, sequence(2, length=1000), slot=1)
-    assert plan.num_to_read(reader) == 512
-    admit(plan, sequence(1, length=4), slot=0, num_computed=3)
-    assert plan.num_to_read(reader) == plan.cost.chunk(num_decoding=1) < 512
 
 
 def test_decode_rows_come_in_the_order_of_slots() -> None:

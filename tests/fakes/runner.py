@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from service.domain.chat import Prompt
 from service.domain.constraint import Constraint
 from service.domain.errors import InvalidRequest
+from service.domain.events import Candidate, TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine.grammar.grammars import Grammars
@@ -87,6 +89,7 @@ class FakeRunner:
     num_slots: int = 4
     slot_length: int = 64
     max_batch_tokens: int = 16
+    bulk_rows: int | None = None
     following: Next = babble
     max_prompt_bytes: int = 1000
     info: ModelInfo = field(init=False)
@@ -152,6 +155,13 @@ class FakeRunner:
             raise InvalidRequest("logit_bias names a token that the model does not have.")
         self.samplers.append(FakeSampler(self, sampling, matcher))
         return self.samplers[-1]
+
+    def logprob(self, row: int, token_id: int, num_top: int) -> TokenLogprob:
+        """One half, and a quarter for each of the next tokens."""
+        others = ((token_id + i) % END for i in range(1, num_top))
+        top = [Candidate(i, self.piece(i), math.log(0.25)) for i in others]
+        chosen = Candidate(token_id, self.piece(token_id), math.log(0.5))
+        return TokenLogprob(chosen, (chosen, *top)[:num_top])
 
     def resident(self, slot: int) -> int:
         return len(self.slots[slot])
