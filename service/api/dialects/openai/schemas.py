@@ -65,8 +65,21 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+class JsonSchemaFormat(BaseModel):
+    """`strict` changes nothing: a schema is held to, or refused."""
+
+    name: Text
+    description: Text | None = None
+    schema_: Any = Field(None, alias="schema")
+    strict: bool | None = None
+
+
 class ResponseFormat(BaseModel):
-    type: str
+    """`schema` beside `json_object` is llama.cpp's."""
+
+    type: Text
+    json_schema: JsonSchemaFormat | None = None
+    schema_: Any = Field(None, alias="schema")
 
 
 class ChatCompletionBody(BaseModel):
@@ -104,8 +117,16 @@ class ChatCompletionBody(BaseModel):
     include_reasoning: bool | None = Field(
         None, description="Send reasoning_content beside content."
     )
+    response_format: ResponseFormat | None = Field(
+        None, description="Hold the answer to JSON, or to a JSON schema."
+    )
+    grammar: Text | None = Field(None, description="Hold the answer to this GBNF grammar.")
+    json_schema: Any = Field(None, description="Hold the answer to this JSON schema.")
+    # vLLM's
+    guided_json: Any = Field(None, description="Another name of json_schema.")
+    guided_regex: Text | None = Field(None, description="Hold the answer to this expression.")
+    guided_choice: list[Text] | None = Field(None, description="The answer is one of these.")
     # Understood well enough to be refused by name.
-    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tools: list[Any] | None = None
@@ -115,8 +136,6 @@ class ChatCompletionBody(BaseModel):
     modalities: list[str] | None = None
     audio: Any = None
     web_search_options: Any = None
-    grammar: str | None = None
-    json_schema: Any = None
 
 
 class PromptTokensDetails(BaseModel):

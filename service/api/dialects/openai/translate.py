@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.api.dialects.openai.constraints import to_constraint
 from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
 from service.domain.chat import ChatRequest, Message, Role, ToolCall
 from service.domain.errors import InvalidRequest, Unsupported
@@ -41,8 +42,6 @@ _UNSUPPORTED = (
     "top_logprobs",
     "audio",
     "web_search_options",
-    "grammar",
-    "json_schema",
 )
 
 
@@ -55,6 +54,7 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
         sampling=_to_sampling(body),
         max_tokens=_to_max_tokens(body),
         stop=_to_stop(body.stop),
+        constraint=to_constraint(body),
         thinking=_to_thinking(body),
         request_id=request_id,
     )
@@ -75,11 +75,6 @@ def _refuse_unsupported(body: ChatCompletionBody) -> None:
         raise Unsupported(f"n is {body.n}; only 1 is supported.", param="n")
     if body.tool_choice not in (None, "none", "auto"):
         raise InvalidRequest("tool_choice asks for a tool; there are none.", param="tool_choice")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise Unsupported(
-            f"response_format.type is {body.response_format.type!r}; only 'text' is supported.",
-            param="response_format",
-        )
     if body.modalities not in (None, [], ["text"]):
         raise Unsupported("modalities may only be ['text'].", param="modalities")
 
