@@ -42,22 +42,7 @@ class RandomModel:
     def write(self, path: Path) -> Path:
         rng = np.random.default_rng(self.seed)
         tensors = {name: _values(rng, name, shape) for name, shape in self._shapes().items()}
-        metadata = self._metadata()
-        with path.open("wb") as file:
-            file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
-            for key, (kind, value) in metadata.items():
-                file.write(_string(key) + struct.pack("<I", kind) + _value(kind, value))
-            offset = 0
-            for name, data in tensors.items():
-                kind = _F16_TENSOR if data.dtype == np.float16 else _F32_TENSOR
-                file.write(_string(name) + struct.pack("<I", data.ndim))
-                file.write(struct.pack(f"<{data.ndim}Q", *reversed(data.shape)))
-                file.write(struct.pack("<IQ", kind, offset))
-                offset += -(-data.nbytes // _ALIGNMENT) * _ALIGNMENT
-            for data in tensors.values():
-                file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-                file.write(data.tobytes())
-        return path
+        return write_gguf(path, self._metadata(), tensors)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         width, inner = self.embedding, self.feed_forward
@@ -155,6 +140,27 @@ class RandomModel:
 
     def _filled(self, names: list[str]) -> list[str]:
         return [*names, *(f"filler{i}" for i in range(len(names), self.vocabulary))]
+
+
+def write_gguf(
+    path: Path, metadata: dict[str, tuple[int, Any]], tensors: dict[str, np.ndarray[Any, Any]]
+) -> Path:
+    """A GGUF file; `metadata` has a type and a value for each key."""
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
+        for key, (kind, value) in metadata.items():
+            file.write(_string(key) + struct.pack("<I", kind) + _value(kind, value))
+        offset = 0
+        for name, data in tensors.items():
+            kind = _F16_TENSOR if data.dtype == np.float16 else _F32_TENSOR
+            file.write(_string(name) + struct.pack("<I", data.ndim))
+            file.write(struct.pack(f"<{data.ndim}Q", *reversed(data.shape)))
+            file.write(struct.pack("<IQ", kind, offset))
+            offset += -(-data.nbytes // _ALIGNMENT) * _ALIGNMENT
+        for data in tensors.values():
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+            file.write(data.tobytes())
+    return path
 
 
 def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

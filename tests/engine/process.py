@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.domain.chat import Prompt, PromptPiece
+from service.domain.model import Mode
 from service.domain.sampling import Sampling
 from service.ipc.framing import FrameReader, encode, from_engine_decoder
 from service.ipc.messages import Accepted, Counted, Done, Frame, Hello, Refused, Step, Submit
@@ -88,6 +89,18 @@ class Client:
         self.wait(request_id)
         return self.texts[request_id]
 
+    def ask(self, question: Frame) -> list[Frame]:
+        """All that is said to a question; the frames of an answer come until one is the last."""
+        self.send(question)
+        number = getattr(question, "id")  # noqa: B009  every question has one
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            said = [f for f in self.frames if getattr(f, "id", None) == number]
+            if said and getattr(said[-1], "last", True):
+                return said
+            self.read(1)
+        raise AssertionError(f"no answer to {number}")
+
     def reply(self, request_id: int) -> Accepted | Refused | Counted:
         """How the engine received a request."""
         end = time.monotonic() + SECONDS
@@ -129,13 +142,16 @@ class Engine:
 
 
 @contextlib.contextmanager
-def running_engine(directory: Path, model: Path = POCKET, **settings: str) -> Iterator[Engine]:
+def running_engine(
+    directory: Path, model: Path = POCKET, mode: Mode = Mode.CHAT, **settings: str
+) -> Iterator[Engine]:
     """`python -m service.engine`, with `settings` as PARLEY_ variables."""
     reading, writing = os.pipe()
     path, log = directory / "engine.sock", directory / "engine.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")} | settings
     command = [sys.executable, "-m", "service.engine", "--model-name", "pocket"]
     command += ["--model-path", str(model), "--socket", str(path), "--status-fd", str(writing)]
+    command += ["--mode", mode]
     with log.open("wb") as output, os.fdopen(reading, "rb") as status:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, pass_fds=[writing]
