@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, Prompt
+from service.domain.constraint import Constraint
 from service.domain.errors import (
     EngineUnavailable,
     GenerationFailed,
@@ -168,7 +169,7 @@ class Chat:
             priority=request.priority,
             first_token_seconds=request.first_token_seconds,
             deadline_seconds=request.deadline_seconds,
-            constraint=request.constraint,
+            constraint=self._constraint_of(request, template),
             logprobs=request.logprobs,
         )
         stream = await client.submit(job)
@@ -190,6 +191,13 @@ class Chat:
                 param="model",
             )
         return client
+
+    def _constraint_of(self, request: ChatRequest, template: ChatTemplate) -> Constraint | None:
+        """The request's, from the end of the thought on where the answer begins with one."""
+        if request.constraint is None:
+            return None
+        after = template.thought_end(thinking=self._thinks(request))
+        return replace(request.constraint, after=after)
 
     def _thinks(self, request: ChatRequest) -> bool:
         return self.settings.thinking if request.thinking is None else request.thinking

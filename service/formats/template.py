@@ -118,6 +118,12 @@ class ChatTemplate:
         """A parser for the answer to a prompt of `render`."""
         return StreamParser(self._tags, inside=self._opens_thought[thinking])
 
+    def thought_end(self, *, thinking: bool) -> str:
+        """The text that ends the thought with which the answer begins; empty where it should
+        begin with none."""
+        thinks = self._opens_thought[thinking] or (thinking and self._closes_thought)
+        return self._tags.end if thinks else ""
+
     @cached_property
     def abilities(self) -> Abilities:
         """Found out at first use, with a dozen renderings."""
@@ -140,10 +146,20 @@ class ChatTemplate:
         """By `thinking`: whether the prompt's end begins a thought that the answer goes on with."""
         opens: dict[bool, bool] = {}
         for thinking in (False, True):
-            rendered = self._try([Message(Role.USER, _SAID)], self.abilities.shape, (), thinking)
-            end = rendered.rpartition(_SAID)[2]
+            end = self._prompt_end(thinking)
             opens[thinking] = end.rfind(self._tags.start) > end.rfind(self._tags.end)
         return opens
+
+    @cached_property
+    def _closes_thought(self) -> bool:
+        """Whether the prompt has to end with an empty thought if the model is not to think: left
+        to itself, it does."""
+        return self._tags.end in self._prompt_end(thinking=False)
+
+    def _prompt_end(self, thinking: bool) -> str:
+        """What the template puts behind the last message."""
+        rendered = self._try([Message(Role.USER, _SAID)], self.abilities.shape, (), thinking)
+        return rendered.rpartition(_SAID)[2]
 
     def _choose_source(self) -> tuple[str, tuple[str, ...]]:
         source = self.model.chat_template
