@@ -93,8 +93,13 @@ class ToolChoiceBody(BaseModel):
     type: str
 
 
+class FormatBody(BaseModel):
+    type: Text
+    schema_: Any = Field(None, alias="schema")
+
+
 class OutputConfigBody(BaseModel):
-    format: Any = None
+    format: FormatBody | None = Field(None, description="Hold the answer to a JSON schema.")
 
 
 class CountTokensBody(BaseModel):
@@ -108,7 +113,9 @@ class CountTokensBody(BaseModel):
     tools: list[Any] | None = None
     tool_choice: ToolChoiceBody | None = None
     output_config: OutputConfigBody | None = None
-    output_format: Any = None
+    output_format: FormatBody | None = Field(
+        None, description="The older place of output_config.format."
+    )
     mcp_servers: list[Any] | None = None
     container: Any = None
 

@@ -17,6 +17,7 @@ from service.api.dialects.anthropic.schemas import (
 )
 from service.domain.chat import MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatRequest, Message, Role
 from service.domain.chat import ToolCall as Call
+from service.domain.constraint import Constraint, ConstraintKind
 from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.sampling import Sampling
 from service.log import get_logger
@@ -26,7 +27,7 @@ _log = get_logger(__name__)
 _MAX_TOKEN_COUNT = 2**31 - 1
 _BETWEEN = "\n\n"
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
-_UNSUPPORTED = ("tools", "output_format", "mcp_servers", "container")
+_UNSUPPORTED = ("tools", "mcp_servers", "container")
 _UNREADABLE = ("image", "document", "search_result", "container_upload")
 # Which blocks mean something in which role; text does in all.
 _SPEAKERS = {"tool_use": "assistant", "thinking": "assistant", "tool_result": "user"}
@@ -58,6 +59,7 @@ def to_chat_request(body: MessagesBody, request_id: str) -> ChatRequest:
         sampling=_to_sampling(body),
         max_tokens=min(body.max_tokens, _MAX_TOKEN_COUNT),
         stop=_to_stop(body.stop_sequences or []),
+        constraint=_to_constraint(body),
         thinking=_to_thinking(body),
         request_id=request_id,
     )
@@ -88,6 +90,23 @@ def _to_thinking(body: CountTokensBody) -> bool | None:
     return body.thinking.type in ("enabled", "adaptive") if body.thinking is not None else None
 
 
+def _to_constraint(body: CountTokensBody) -> Constraint | None:
+    """The newer of the two places wins."""
+    form, where = body.output_format, "output_format"
+    if body.output_config is not None and body.output_config.format is not None:
+        form, where = body.output_config.format, "output_config.format"
+    if form is None:
+        return None
+    if form.type != "json_schema":
+        raise Unsupported(
+            f"{where}.type is {form.type[:40]!r}; only 'json_schema' is supported.",
+            param=f"{where}.type",
+        )
+    if form.schema_ is None:
+        raise InvalidRequest(f"{where}.schema is missing.", param=f"{where}.schema")
+    return Constraint(ConstraintKind.JSON_SCHEMA, json.dumps(form.schema_))
+
+
 def _to_messages(body: CountTokensBody) -> tuple[Message, ...]:
     _refuse_unsupported(body)
     if not body.messages:
@@ -109,10 +128,6 @@ def _refuse_unsupported(body: CountTokensBody) -> None:
     for name in _UNSUPPORTED:
         if getattr(body, name):
             raise Unsupported(f"{name} is not supported; leave it out.", param=name)
-    if body.output_config is not None and body.output_config.format:
-        raise Unsupported(
-            "output_config.format is not supported; leave it out.", param="output_config.format"
-        )
     if body.tool_choice is not None and body.tool_choice.type not in ("auto", "none"):
         raise InvalidRequest("tool_choice asks for a tool; there are none.", param="tool_choice")
 
