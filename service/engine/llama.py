@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from service.domain.chat import Prompt
 from service.domain.constraint import Constraint
+from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
@@ -28,7 +29,9 @@ from service.engine.grammar.alphabet import create_alphabet
 from service.engine.grammar.grammars import Grammars
 from service.engine.loading import LoadedModel, load_model, open_context
 from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
-from service.engine.sampling import Row, RowSampler
+from service.engine.sampling.candidates import Row
+from service.engine.sampling.logprobs import logprob_of
+from service.engine.sampling.sampler import RowSampler
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
 
@@ -153,13 +156,11 @@ class LlamaRunner:
         self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
     ) -> RowSampler:
         return RowSampler(
-            sampling,
-            self._row,
-            vocabulary_size=self._vocabulary.size,
-            suppressed=self._vocabulary.suppressed,
-            prompt_tail=prompt_tail,
-            matcher=matcher,
+            sampling, self._row, self._vocabulary, prompt_tail=prompt_tail, matcher=matcher
         )
+
+    def logprob(self, row: int, token_id: int, num_top: int) -> TokenLogprob:
+        return logprob_of(self._row(row), token_id, num_top, self._vocabulary.spell)
 
     # --- slots --------------------------------------------------------------------------------
 

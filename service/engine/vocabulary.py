@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from service.domain.chat import Prompt
 from service.domain.errors import InvalidRequest
 from service.engine import library
+from service.engine.sampling.dry import Breakers, find_breakers
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = (
     llama.LLAMA_TOKEN_ATTR_UNKNOWN,
@@ -25,6 +27,9 @@ _UNKNOWN, _CONTROL, _USER_DEFINED = (
 # A scan for spellings holds the interpreter lock; between stretches of this many characters
 # the engine thread gets its turn.
 _STRETCH = 16_384
+
+# Sets of breakers (see dry.py) that are remembered; clients hardly use more than one.
+_NUM_BREAKERS = 32
 
 
 class Vocabulary:
@@ -45,6 +50,7 @@ class Vocabulary:
         self.adds_bos = bool(llama.llama_vocab_get_add_bos(vocab))
         self._bos = int(llama.llama_vocab_bos(vocab))
         self._control, self._markup = _read_special(vocab, self.size)
+        self._breakers = lru_cache(_NUM_BREAKERS)(self._find_breakers)
         self._single = frozenset(s for s in self._control if len(s) == 1)
         self._reserved = _any_of({s for s in self._control | self._markup if len(s) > 1})
         self._longest = max((len(s) for s in self._control | self._markup), default=1)
@@ -94,6 +100,10 @@ class Vocabulary:
             return [*after, separator]
         return after
 
+    def breakers(self, texts: tuple[str, ...]) -> Breakers:
+        """Where these texts cut a repetition; remembered, because it takes milliseconds."""
+        return self._breakers(texts)
+
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole prompt, with BOS in front where the model wants one.
 
@@ -123,6 +133,13 @@ class Vocabulary:
         for segment in self._segments(text, _untrusted_ranges(prompt)):
             ids += self._tokenize_text(segment.text, parse_special=segment.parse_special)
         return ids
+
+    def _find_breakers(self, texts: tuple[str, ...]) -> Breakers:
+        def tokenize(rest: bytes) -> list[int]:
+            return self._tokenize_text(rest.decode("utf-8", "replace"), parse_special=False)
+
+        breakers = [text.encode("utf-8", "replace") for text in texts]
+        return find_breakers(breakers, self.pieces, tokenize)
 
     def _segments(self, text: str, untrusted: list[range]) -> list[_Segment]:
         """Stretches in which every reserved spelling that is left may be read as a token."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
-from service.engine.runner import RunnerError
-from service.engine.sampling import STAGES, Row, RowSampler, choose
+from service.engine.runner import DeadEnd, Matcher, RunnerError
+from service.engine.sampling.candidates import Row
+from service.engine.sampling.dry import Breakers
+from service.engine.sampling.sampler import STAGES, RowSampler
+from service.engine.sampling.truncation import choose
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -25,22 +28,38 @@ def row(*logits: float) -> Row:
     return np.array(logits, np.float32)
 
 
+@dataclass
+class FewTokens:
+    """A vocabulary; 0 is a breaker."""
+
+    size: int
+    suppressed: Sequence[int] = ()
+    ends: frozenset[int] = frozenset()
+
+    def breakers(self, texts: tuple[str, ...]) -> Breakers:
+        return {0: [()]} if texts else {}
+
+
 def sampler(
-    sampling: Sampling, logits: Row, tail: Sequence[int] = (), suppressed: Sequence[int] = ()
+    sampling: Sampling,
+    logits: Row,
+    tail: Sequence[int] = (),
+    suppressed: Sequence[int] = (),
+    ends: Sequence[int] = (),
+    matcher: Matcher | None = None,
 ) -> RowSampler:
-    return RowSampler(
-        sampling,
-        lambda _: logits,
-        vocabulary_size=logits.size,
-        suppressed=suppressed,
-        prompt_tail=tail,
-    )
+    tokens = FewTokens(logits.size, suppressed, frozenset(ends))
+    return RowSampler(sampling, lambda _: logits, tokens, prompt_tail=tail, matcher=matcher)
 
 
 def shares(sampling: Sampling, logits: Row, draws: int = 4000) -> dict[int, float]:
     """How often each token is chosen over evenly spaced draws: the exact distribution."""
-    counts = Counter(choose(logits, sampling, (i + 0.5) / draws) for i in range(draws))
+    counts = Counter(choose(logits, sampling, drawing((i + 0.5) / draws)) for i in range(draws))
     return {token: count / draws for token, count in counts.items()}
+
+
+def drawing(*numbers: float) -> Callable[[], float]:
+    return iter(numbers).__next__
 
 
 def softmax(logits: Row, temperature: float = 1.0) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -107,7 +126,7 @@ def test_looking_at_survivors_only_keeps_the_shares(temperature: float) -> None:
 
 def test_a_flat_distribution_is_sampled_whole() -> None:
     logits = np.zeros(50_000, np.float32)
-    chosen = sorted(choose(logits, Sampling(), (i + 0.5) / 100) for i in range(100))
+    chosen = sorted(choose(logits, Sampling(), drawing((i + 0.5) / 100)) for i in range(100))
     assert np.allclose(chosen, np.arange(250, 50_000, 500), atol=1)
 
 
@@ -127,7 +146,7 @@ def test_min_p_leaves_those_likely_enough_beside_the_best() -> None:
 
 
 def test_typical_drops_the_all_too_obvious() -> None:
-    logits = np.log(np.array([0.5, *[0.025] * 20], np.float32))
+    logits = np.log(np.array([0.4, *[0.03] * 20], np.float32))
     assert 0 not in shares(Sampling(typical_p=0.4), logits)
 
 
@@ -135,7 +154,7 @@ def test_typical_drops_the_all_too_obvious() -> None:
     "extreme", [Sampling(top_p=0.0), Sampling(min_p=1.0), Sampling(typical_p=0.0)]
 )
 def test_at_least_one_token_is_left(extreme: Sampling) -> None:
-    assert choose(row(0, 1, 5, 1), extreme, 0.999999) == 2
+    assert choose(row(0, 1, 5, 1), extreme, drawing(0.999999)) == 2
 
 
 def test_truncation_comes_before_temperature() -> None:
@@ -156,7 +175,7 @@ def test_whatever_the_options_the_choice_is_one_of_the_kept(
 ) -> None:
     options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     values = row(*logits)
-    chosen = choose(values, options, draw)
+    chosen = choose(values, options, drawing(draw))
     assert 0 <= chosen < values.size
     if top_k:
         assert np.sum(values > values[chosen]) < top_k
@@ -227,7 +246,7 @@ def test_a_temperature_next_to_zero_is_greedy(top_k: int, size: int) -> None:
     logits = np.full(size, -5.0, np.float32)
     logits[[2, 3]] = 4.0, 4.5
     for draw in (0.0, 0.5, 0.999999):
-        assert choose(logits, Sampling(temperature=1e-300, top_k=top_k), draw) == 3
+        assert choose(logits, Sampling(temperature=1e-300, top_k=top_k), drawing(draw)) == 3
 
 
 @pytest.mark.parametrize("size", [3, 200, 5000, 60_000])
@@ -236,8 +255,8 @@ def test_a_draw_at_either_end_finds_a_token_that_has_some_probability(size: int)
     logits[[1, size // 2]] = 0.0
     for temperature in (0.01, 1.0, 2.0):
         options = Sampling(temperature=temperature)
-        assert choose(logits, options, 0.0) == 1
-        assert choose(logits, options, math.nextafter(1, 0)) == size // 2
+        assert choose(logits, options, drawing(0.0)) == 1
+        assert choose(logits, options, drawing(math.nextafter(1, 0))) == size // 2
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 3.0], ids=lambda s: f"spread {s}")
@@ -263,7 +282,7 @@ def test_a_closed_sampler_refuses() -> None:
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_logits_that_are_not_numbers_are_an_error(broken: float) -> None:
     with pytest.raises(RunnerError, match="not numbers"):
-        choose(row(0.0, broken, 1.0), Sampling(), 0.5)
+        choose(row(0.0, broken, 1.0), Sampling(), drawing(0.5))
 
 
 class Only:
@@ -288,9 +307,9 @@ class Only:
 
 def test_a_matcher_is_asked_for_all_it_allows_only_when_it_refuses_the_free_choice() -> None:
     logits, free, strict = row(0.0, 3.0, 2.0), Only(3, 1), Only(3, 0, 2)
-    held = RowSampler(GREEDY, lambda _: logits, vocabulary_size=3, matcher=free)
+    held = sampler(GREEDY, logits, matcher=free)
     assert (held.sample(0), free.num_masks) == (1, 0)
-    held = RowSampler(GREEDY, lambda _: logits, vocabulary_size=3, matcher=strict)
+    held = sampler(GREEDY, logits, matcher=strict)
     assert (held.sample(0), strict.num_masks) == (2, 1)
     held.accept(0)
     assert strict.consumed == [2, 0]
@@ -298,12 +317,12 @@ def test_a_matcher_is_asked_for_all_it_allows_only_when_it_refuses_the_free_choi
 
 def test_what_a_matcher_leaves_keeps_its_shares() -> None:
     logits, matcher = row(0.0, 3.0, 1.0), Only(3, 0, 2)
-    held = RowSampler(Sampling(seed=1), lambda _: logits, vocabulary_size=3, matcher=matcher)
+    held = sampler(Sampling(seed=1), logits, matcher=matcher)
     counts = Counter(held.sample(0) for _ in range(4000))
     assert counts[2] / 4000 == pytest.approx(math.e / (1 + math.e), abs=0.03)
 
 
-def test_a_matcher_that_allows_nothing_is_an_error() -> None:
-    held = RowSampler(GREEDY, lambda _: row(0.0), vocabulary_size=1, matcher=Only(1))
-    with pytest.raises(RunnerError, match="no token at all"):
+def test_a_matcher_that_allows_nothing_is_a_dead_end() -> None:
+    held = sampler(GREEDY, row(0.0), matcher=Only(1))
+    with pytest.raises(DeadEnd, match="no token at all"):
         held.sample(0)
