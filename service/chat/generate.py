@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from service.domain.access import Principal
-from service.domain.chat import ChatRequest, Prompt
-from service.domain.constraint import Constraint
+from service.domain.chat import ChatRequest, ToolCall
 from service.domain.errors import (
     EngineUnavailable,
     GenerationFailed,
@@ -18,8 +17,18 @@ from service.domain.errors import (
     ModelNotFound,
     error_codes,
 )
-from service.domain.events import Event, Failed, Finished, QueuePosition, ReasoningDelta, TextDelta
+from service.domain.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    QueuePosition,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from service.domain.model import ModelInfo
+from service.formats.prepared import Prepared, prepare
 from service.formats.stream_parser import StreamParser
 from service.formats.template import ChatTemplate
 from service.ipc.client import EngineClient, Engines, EngineStream, Job
@@ -37,6 +46,7 @@ class Answer:
     text: str
     reasoning: str
     finished: Finished
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class EventSource(Protocol):
@@ -76,6 +86,10 @@ class Generation:
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
 
+    def stop(self) -> None:
+        """End it early; `Finished` still comes."""
+        self._stream.stop()
+
     async def aclose(self) -> None:
         await self._stream.aclose()
 
@@ -111,9 +125,12 @@ class Generation:
             kind = error_codes().get(done.error_code, GenerationFailed)
             return Failed(kind(done.error_message))
         usage = replace(done.usage, reasoning_tokens=self._reasoning_tokens)
+        reason = done.reason
+        if reason is FinishReason.STOP and self._parser.num_calls:
+            reason = FinishReason.TOOL_CALLS
         # What the template adds to the caller's stop strings is none of the caller's business.
         stop_sequence = done.stop_sequence if done.stop_sequence in self._stop else None
-        return Finished(done.reason, usage, done.timings, stop_sequence)
+        return Finished(reason, usage, done.timings, stop_sequence)
 
 
 class Chat:
@@ -139,15 +156,15 @@ class Chat:
     async def count_tokens(self, request: ChatRequest) -> int:
         """How many tokens the request's prompt has, exactly. Raises like `start`."""
         client = self._client_for(request)
-        template = await self._template_of(client.model)
-        return await client.count_tokens(await self._render(request, template))
+        prepared = await self._prepare(request, await self._template_of(client.model))
+        return await client.count_tokens(prepared.prompt)
 
     async def fits(self, request: ChatRequest, room: int) -> bool:
         """Whether the request's prompt leaves `room` tokens of the context for the answer. Raises
         like `start`."""
         client = self._client_for(request)
         allowed = client.model.context_length - room
-        prompt = await self._render(request, await self._template_of(client.model))
+        prompt = (await self._prepare(request, await self._template_of(client.model))).prompt
         # No token is shorter than a byte, but for a few that tokenizers put in front.
         if sum(len(piece.text.encode()) for piece in prompt) + SPARE_TOKENS <= allowed:
             return True
@@ -157,10 +174,10 @@ class Chat:
         self, client: EngineClient, request: ChatRequest, principal: Principal
     ) -> Generation:
         template = await self._template_of(client.model)
-        prompt = await self._render(request, template)
+        prepared = await self._prepare(request, template)
         job = Job(
             request_id=request.request_id,
-            prompt=prompt,
+            prompt=prepared.prompt,
             sampling=request.sampling,
             max_tokens=request.max_tokens,
             stop=(*request.stop, *template.stops),
@@ -169,12 +186,11 @@ class Chat:
             priority=request.priority,
             first_token_seconds=request.first_token_seconds,
             deadline_seconds=request.deadline_seconds,
-            constraint=self._constraint_of(request, template),
+            constraint=prepared.constraint,
             logprobs=request.logprobs,
         )
         stream = await client.submit(job)
-        parser = template.create_parser(thinking=self._thinks(request))
-        return Generation(stream, client.model, parser, request.stop)
+        return Generation(stream, client.model, prepared.create_parser(), request.stop)
 
     def _client_for(self, request: ChatRequest) -> EngineClient:
         if len(request.messages) > self.settings.max_messages:
@@ -192,13 +208,6 @@ class Chat:
             )
         return client
 
-    def _constraint_of(self, request: ChatRequest, template: ChatTemplate) -> Constraint | None:
-        """The request's, from the end of the thought on where the answer begins with one."""
-        if request.constraint is None:
-            return None
-        after = template.thought_end(thinking=self._thinks(request))
-        return replace(request.constraint, after=after)
-
     def _thinks(self, request: ChatRequest) -> bool:
         return self.settings.thinking if request.thinking is None else request.thinking
 
@@ -210,19 +219,21 @@ class Chat:
             self._template = template
         return template
 
-    async def _render(self, request: ChatRequest, template: ChatTemplate) -> Prompt:
-        def render() -> Prompt:
-            return template.render(request.messages, request.tools, thinking=self._thinks(request))
+    async def _prepare(self, request: ChatRequest, template: ChatTemplate) -> Prepared:
+        def prepared() -> Prepared:
+            return prepare(template, request, thinking=self._thinks(request))
 
-        if sum(len(message.content) for message in request.messages) > LONG_TEXT:
-            return await asyncio.to_thread(render)
-        return render()
+        length = sum(len(message.content) for message in request.messages)
+        length += sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
+        if length > LONG_TEXT:
+            return await asyncio.to_thread(prepared)
+        return prepared()
 
 
 def prepared_template(model: ModelInfo) -> ChatTemplate:
     """The model's template, with all that has to be found out about it found out."""
     template = ChatTemplate(model)
-    template.create_parser(thinking=False)
+    template.opens_thought(thinking=False)
     return template
 
 
@@ -230,6 +241,7 @@ async def collect(generation: EventSource) -> Answer:
     """The whole answer; closes the generation. Raises the error of a generation that failed."""
     text: list[str] = []
     reasoning: list[str] = []
+    calls: list[ToolCall] = []
     async with generation:
         async for event in generation:
             match event:
@@ -237,8 +249,19 @@ async def collect(generation: EventSource) -> Answer:
                     text.append(piece)
                 case ReasoningDelta(text=piece):
                     reasoning.append(piece)
+                case ToolCallDelta():
+                    _add_to(calls, event)
                 case Failed(error=error):
                     raise error
                 case Finished():
-                    return Answer("".join(text), "".join(reasoning), event)
+                    return Answer("".join(text), "".join(reasoning), event, tuple(calls))
     raise GenerationFailed("The generation ended without saying why.")
+
+
+def _add_to(calls: list[ToolCall], delta: ToolCallDelta) -> None:
+    """Calls begin in their order, each when the one before is complete."""
+    if delta.index == len(calls):
+        calls.append(ToolCall(delta.id or "", delta.name or "", delta.arguments))
+    else:
+        call = calls[delta.index]
+        calls[delta.index] = replace(call, arguments=call.arguments + delta.arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,6 +12,10 @@ from service.domain.sampling import Sampling
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 512
+MAX_TOOLS = 128
+MAX_SCHEMA_BYTES = 64 * 1024
+MAX_TOOLS_BYTES = 192 * 1024
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 
 
 class Role(StrEnum):
@@ -31,11 +36,29 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call; `parameters` is JSON text of a JSON schema."""
+    """A function that the model may call; `parameters` is JSON text of a JSON schema, an object.
+
+    Raises `InvalidRequest`.
+    """
 
     name: str
     description: str = ""
     parameters: str = "{}"
+
+    def __post_init__(self) -> None:
+        if not _TOOL_NAME.fullmatch(self.name):
+            raise InvalidRequest(
+                f"the tool name {self.name[:160]!r} is not accepted: 1 to 128 letters, digits, "
+                "underscores, dashes and dots are.",
+                param="tools",
+            )
+        size = len(self.parameters)
+        if size > MAX_SCHEMA_BYTES:
+            raise InvalidRequest(
+                f"the schema of the tool {self.name!r} has {size} characters; at most "
+                f"{MAX_SCHEMA_BYTES} are accepted.",
+                param="tools",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +138,44 @@ class ChatRequest:
         if any(not s or len(s) > MAX_STOP_LENGTH for s in self.stop):
             raise InvalidRequest(
                 f"each stop string must have 1 to {MAX_STOP_LENGTH} characters.", param="stop"
+            )
+        self._check_tools()
+
+    @property
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """The tools that this answer may call."""
+        if self.tool_choice.mode is ToolMode.NONE:
+            return ()
+        names = self.tool_choice.names
+        return tuple(tool for tool in self.tools if not names or tool.name in names)
+
+    def _check_tools(self) -> None:
+        if len(self.tools) > MAX_TOOLS:
+            raise InvalidRequest(
+                f"tools has {len(self.tools)} entries; at most {MAX_TOOLS} are accepted.",
+                param="tools",
+            )
+        size = sum(len(tool.parameters) + len(tool.description) for tool in self.tools)
+        if size > MAX_TOOLS_BYTES:
+            raise InvalidRequest(
+                f"tools has {size} characters of schemas and descriptions; at most "
+                f"{MAX_TOOLS_BYTES} are accepted.",
+                param="tools",
+            )
+        known = {tool.name for tool in self.tools}
+        if len(known) < len(self.tools):
+            names = [tool.name for tool in self.tools]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidRequest(f"tools has {twice!r} more than once.", param="tools")
+        unknown = [name for name in self.tool_choice.names if name not in known]
+        if unknown:
+            raise InvalidRequest(
+                f"tool_choice names {unknown[0][:160]!r}, which is not among the tools.",
+                param="tool_choice",
+            )
+        if self.tool_choice.mode is ToolMode.REQUIRED and not self.tools:
+            raise InvalidRequest(
+                "tool_choice asks for a tool; there are none.", param="tool_choice"
             )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Protocol
 
 from service.domain.chat import Message, Role, Tool, ToolCall
+from service.formats.tool_syntax import ID_LENGTH
 
 _BETWEEN = "\n\n"
 
@@ -22,11 +24,19 @@ class Guard(Protocol):
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a template expects instead of what is usual: contents that are text, arguments that
-    are parsed, and None where there are no tools."""
+    are parsed, None where there are no tools, and ids of calls of any length."""
 
     content_as_parts: bool = False
     arguments_as_text: bool = False
     no_tools_as_list: bool = False
+    short_ids: bool = False
+
+    def id(self, call_id: str) -> str:
+        """A call's id as the template takes it."""
+        if not self.short_ids or len(call_id) == ID_LENGTH:
+            return call_id
+        digest = sha256(call_id.encode("utf-8", "replace")).hexdigest()
+        return digest[:ID_LENGTH]
 
 
 def fold_system(messages: Sequence[Message], *, first: bool, others: bool) -> list[Message]:
@@ -108,7 +118,7 @@ def _to_template_message(
     if message.tool_calls:
         told["tool_calls"] = [_to_template_call(c, shape, guard) for c in message.tool_calls]
     if message.tool_call_id is not None:
-        told["tool_call_id"] = guard(message.tool_call_id)
+        told["tool_call_id"] = guard(shape.id(message.tool_call_id))
         told["name"] = guard(names.get(message.tool_call_id, ""))
     return told
 
@@ -116,7 +126,7 @@ def _to_template_message(
 def _to_template_call(call: ToolCall, shape: Shape, guard: Guard) -> dict[str, Any]:
     arguments = call.arguments if shape.arguments_as_text else _parsed(call.arguments)
     return {
-        "id": guard(call.id),
+        "id": guard(shape.id(call.id)),
         "type": "function",
         "function": {"name": guard(call.name), "arguments": guard(arguments)},
     }

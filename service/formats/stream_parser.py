@@ -1,13 +1,14 @@
-"""What the model's text means, while it is being written: thought, or answer."""
+"""What the model's text means, while it is being written: thought, answer, or call of a tool."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import NamedTuple
 
-from service.domain.events import ReasoningDelta, TextDelta
+from service.domain.events import ReasoningDelta, TextDelta, ToolCallDelta
+from service.formats.call_parser import CallParser
 
-Deltas = list[TextDelta | ReasoningDelta]
+Deltas = list[TextDelta | ReasoningDelta | ToolCallDelta]
 
 
 class Tags(NamedTuple):
@@ -38,10 +39,14 @@ class StreamParser:
 
     A thought can only be the first thing in an answer, or be begun by the prompt (`inside`); a
     tag later on is something that the model talks about. Line ends around a thought are dropped.
+    `calls` finds the calls in the answer; without it there are none.
     """
 
-    def __init__(self, tags: Tags = TAGS[0], *, inside: bool = False) -> None:
+    def __init__(
+        self, tags: Tags = TAGS[0], *, inside: bool = False, calls: CallParser | None = None
+    ) -> None:
         self._tags = tags
+        self._calls = calls
         self._state = _State.THINKING if inside else _State.UNDECIDED
         self._held = ""
         self._thought_anything = False
@@ -51,9 +56,14 @@ class StreamParser:
         """Whether what comes next belongs to a thought, as far as is known."""
         return self._state is _State.THINKING
 
+    @property
+    def num_calls(self) -> int:
+        """How many calls there were so far."""
+        return self._calls.num_calls if self._calls else 0
+
     def feed(self, text: str) -> Deltas:
         if self._state is _State.ANSWERING:
-            return _answer(text)
+            return self._answer(text)
         self._held += text
         deltas: Deltas = []
         if self._state is _State.UNDECIDED:
@@ -69,7 +79,8 @@ class StreamParser:
         rest, self._held = self._held, ""
         if self._state is _State.THINKING:
             return self._thought(rest.rstrip("\n"))
-        return [] if self._state is _State.THOUGHT else _answer(rest)
+        deltas = [] if self._state is _State.THOUGHT else self._answer(rest)
+        return [*deltas, *self._calls.finish()] if self._calls else deltas
 
     def _decide(self) -> Deltas:
         begun = self._held.lstrip()
@@ -107,8 +118,9 @@ class StreamParser:
     def _release_answer(self) -> Deltas:
         self._state = _State.ANSWERING
         text, self._held = self._held, ""
-        return _answer(text)
+        return self._answer(text)
 
-
-def _answer(text: str) -> Deltas:
-    return [TextDelta(text)] if text else []
+    def _answer(self, text: str) -> Deltas:
+        if self._calls is not None:
+            return [*self._calls.feed(text)]
+        return [TextDelta(text)] if text else []

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from service.domain.chat import Message, Prompt, PromptPiece, Role, Tool, ToolCall
-from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.errors import InvalidRequest
 from service.domain.model import ModelInfo
 from service.formats.messages import (
     Guard,
@@ -23,7 +23,17 @@ from service.formats.messages import (
 )
 from service.formats.sandbox import RENDER_ERRORS, create_environment
 from service.formats.spellings import Disguise, Scan, Spellings
-from service.formats.stream_parser import TAGS, StreamParser, Tags
+from service.formats.stream_parser import TAGS, Tags
+from service.formats.told_tools import calls_as_text, describe, results_as_text
+from service.formats.tool_syntax import (
+    ANSWER,
+    IN_TEXT,
+    PROBED_TOOLS,
+    PROBES,
+    Specimens,
+    ToolSyntax,
+    find_syntax,
+)
 from service.log import get_logger
 
 CHATML = """{% for message in messages %}
@@ -43,6 +53,7 @@ PLAIN = """{% for message in messages %}
 """
 PLAIN_STOPS = ("\nUser:",)
 _SAID, _ANSWERED, _SYSTEM, _LATER = "xQuestionx", "xAnswerx", "xSystemx", "xLaterx"
+_RESULT, _LONG_ID = "xResultx", "call_0123456789abcdef01234567"
 _NO_YES = (False, True)
 
 log = get_logger(__name__)
@@ -50,11 +61,18 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a template was found to do with messages, by trying."""
+    """What a template was found to do with messages, by trying.
+
+    `tools` says whether it tells the model about tools, `calls` about calls that were made,
+    `results` about what tools answered. `syntax` is how the model is to call tools.
+    """
 
     system: bool
     system_anywhere: bool
     tools: bool
+    calls: bool
+    results: bool
+    syntax: ToolSyntax
     shape: Shape
 
 
@@ -78,7 +96,7 @@ class ChatTemplate:
         self._spellings = Spellings(model.control_tokens, markup)
         self._template = self._environment.from_string(self.source)
         mentioned = (tags for tags in TAGS if tags.start in self.source)
-        self._tags: Tags = next(mentioned, TAGS[0])
+        self.tags: Tags = next(mentioned, TAGS[0])
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, thinking: bool = False
@@ -86,23 +104,18 @@ class ChatTemplate:
         """The prompt that makes the model answer.
 
         What people wrote is one with the template's text, except that the spelling of a control
-        token, or of the template's markup, is a piece of its own, which is not trusted. Raises
-        `InvalidRequest` with the template's own sentence, `Unsupported` for tools that the
-        template leaves out.
+        token, or of the template's markup, is a piece of its own, which is not trusted. Tools that
+        the template does not know of are told in the system prompt. Raises `InvalidRequest` with
+        the template's own sentence.
         """
         abilities = self.abilities
-        if tools and not abilities.tools:
-            raise Unsupported(
-                f"The model `{self.model.name}` knows no tools; leave them out.", param="tools"
-            )
-        told = merge_neighbours(
-            fold_system(messages, first=not abilities.system, others=not abilities.system_anywhere)
-        )
+        told = self._fitted(messages, tools if not abilities.tools else ())
+        listed = tools if abilities.tools else ()
 
         def variables(guard: Guard) -> dict[str, Any]:
             return {
                 "messages": to_template_messages(told, abilities.shape, guard),
-                "tools": to_template_tools(tools, abilities.shape, guard),
+                "tools": to_template_tools(listed, abilities.shape, guard),
                 "enable_thinking": thinking,
                 "thinking": thinking,
             }
@@ -114,15 +127,15 @@ class ChatTemplate:
         disguise = Disguise(self._spellings, scan.private_use)
         return disguise.reveal(self._render_or_refuse(variables(disguise)))
 
-    def create_parser(self, *, thinking: bool) -> StreamParser:
-        """A parser for the answer to a prompt of `render`."""
-        return StreamParser(self._tags, inside=self._opens_thought[thinking])
+    def opens_thought(self, *, thinking: bool) -> bool:
+        """Whether the prompt's end begins a thought that the answer goes on with."""
+        return self._opens_thought[thinking]
 
     def thought_end(self, *, thinking: bool) -> str:
         """The text that ends the thought with which the answer begins; empty where it should
         begin with none."""
         thinks = self._opens_thought[thinking] or (thinking and self._closes_thought)
-        return self._tags.end if thinks else ""
+        return self.tags.end if thinks else ""
 
     @cached_property
     def abilities(self) -> Abilities:
@@ -132,34 +145,58 @@ class ChatTemplate:
         system = Message(Role.SYSTEM, _SYSTEM)
         answer, later = Message(Role.ASSISTANT, _ANSWERED), Message(Role.SYSTEM, _LATER)
         twice = self._try([system, user, answer, later, user], shape)
-        plain = self._try([user], shape)
-        tool = Tool("x_tool", "x_description", '{"type": "object", "properties": {}}')
+        lists_tools = PROBED_TOOLS[0].name in self._try([user], shape, PROBED_TOOLS)
+        called = Message(Role.ASSISTANT, "", tool_calls=PROBES[:1])
+        shows_calls = self._shows("x_value_a", [user, called], shape)
+        answered = [user, called if shows_calls else answer, _result_of(PROBES[0])]
+        shows_results = self._shows(_RESULT, answered, shape)
+        syntax = self._find_syntax(user, shape) if lists_tools and shows_results else None
+        if syntax is None and "<tool_call>" not in self.source:
+            lists_tools = False
         return Abilities(
             system=_SYSTEM in self._try([system, user], shape),
             system_anywhere=_SYSTEM in twice and _LATER in twice,
-            tools="x_tool" in self._try([user], shape, [tool]) and "x_tool" not in plain,
+            tools=lists_tools,
+            calls=shows_calls,
+            results=shows_results,
+            syntax=syntax or IN_TEXT,
             shape=shape,
         )
 
     @cached_property
     def _opens_thought(self) -> Mapping[bool, bool]:
-        """By `thinking`: whether the prompt's end begins a thought that the answer goes on with."""
+        """By `thinking`."""
         opens: dict[bool, bool] = {}
         for thinking in (False, True):
             end = self._prompt_end(thinking)
-            opens[thinking] = end.rfind(self._tags.start) > end.rfind(self._tags.end)
+            opens[thinking] = end.rfind(self.tags.start) > end.rfind(self.tags.end)
         return opens
 
     @cached_property
     def _closes_thought(self) -> bool:
         """Whether the prompt has to end with an empty thought if the model is not to think: left
         to itself, it does."""
-        return self._tags.end in self._prompt_end(thinking=False)
+        return self.tags.end in self._prompt_end(thinking=False)
 
     def _prompt_end(self, thinking: bool) -> str:
         """What the template puts behind the last message."""
         rendered = self._try([Message(Role.USER, _SAID)], self.abilities.shape, (), thinking)
         return rendered.rpartition(_SAID)[2]
+
+    def _fitted(self, messages: Sequence[Message], described: Sequence[Tool]) -> list[Message]:
+        """The messages as the template can take them, with those tools that it can't told."""
+        abilities = self.abilities
+        told = list(messages)
+        if described or not abilities.calls:
+            told = calls_as_text(told, abilities.syntax)
+        if described or not abilities.results:
+            told = results_as_text(told)
+        if described:
+            at = next((i for i, m in enumerate(told) if m.role is not Role.SYSTEM), len(told))
+            told.insert(at, describe(described))
+        return merge_neighbours(
+            fold_system(told, first=not abilities.system, others=not abilities.system_anywhere)
+        )
 
     def _choose_source(self) -> tuple[str, tuple[str, ...]]:
         source = self.model.chat_template
@@ -180,12 +217,32 @@ class ChatTemplate:
         """How the template wants contents and tool arguments."""
         plainly = (Shape(as_parts, False, as_list) for as_parts in _NO_YES for as_list in _NO_YES)
         shape = next((shape for shape in plainly if self._shows(_SAID, [user], shape)), Shape())
-        call = ToolCall("call_1", "x_tool", '{"x_city": "x_Rome"}')
-        called = [user, Message(Role.ASSISTANT, "", tool_calls=(call,))]
-        as_text = replace(shape, arguments_as_text=True)
-        if not self._shows("x_Rome", called, shape) and self._shows("x_Rome", called, as_text):
-            return as_text
+        for long_ids, as_text in ((True, False), (False, False), (True, True), (False, True)):
+            call = replace(PROBES[0], id=_LONG_ID) if long_ids else PROBES[0]
+            called = [user, Message(Role.ASSISTANT, "", tool_calls=(call,))]
+            tried = replace(shape, arguments_as_text=as_text)
+            if self._shows("x_value_a", called, tried):
+                return replace(tried, short_ids=not long_ids)
         return shape
+
+    def _find_syntax(self, user: Message, shape: Shape) -> ToolSyntax | None:
+        """How the template writes calls; None where it leaves them out."""
+
+        def written(*messages: Message, opening: bool = False) -> str:
+            told = [user, *messages]
+            return self._try(told, shape, PROBED_TOOLS, opening=opening).rpartition(_SAID)[2]
+
+        syntax = find_syntax(
+            Specimens(
+                answer=written(Message(Role.ASSISTANT, ANSWER)),
+                opening=written(opening=True),
+                one=written(Message(Role.ASSISTANT, "", tool_calls=PROBES[:1])),
+                two=written(Message(Role.ASSISTANT, "", tool_calls=PROBES)),
+            )
+        )
+        if syntax is None or not self.model.eos_token:
+            return syntax
+        return replace(syntax, end=syntax.end.partition(self.model.eos_token)[0])
 
     def _shows(self, text: str, messages: Sequence[Message], shape: Shape) -> bool:
         return text in self._try(messages, shape)
@@ -196,8 +253,11 @@ class ChatTemplate:
         shape: Shape,
         tools: Sequence[Tool] = (),
         thinking: bool = False,
+        *,
+        opening: bool = True,
     ) -> str:
-        """What the template makes of these; nothing where it refuses."""
+        """What the template makes of these, and of the `opening` of an answer; nothing where it
+        refuses."""
         variables = {
             "messages": to_template_messages(messages, shape, _as_it_is),
             "tools": to_template_tools(tools, shape, _as_it_is),
@@ -205,7 +265,7 @@ class ChatTemplate:
             "thinking": thinking,
         }
         try:
-            return self._render(variables)
+            return self._render(variables, opening=opening)
         except RENDER_ERRORS:
             return ""
 
@@ -218,15 +278,19 @@ class ChatTemplate:
                 param="messages",
             ) from error
 
-    def _render(self, variables: Mapping[str, Any]) -> str:
+    def _render(self, variables: Mapping[str, Any], *, opening: bool = True) -> str:
         rendered = self._template.render(
             **variables,
-            add_generation_prompt=True,
+            add_generation_prompt=opening,
             bos_token=self.model.bos_token,
             eos_token=self.model.eos_token,
         )
         # Half a surrogate pair (JSON can spell one in a tool's arguments) can't be sent on.
         return rendered.encode("utf-8", "replace").decode()
+
+
+def _result_of(call: ToolCall) -> Message:
+    return Message(Role.TOOL, _RESULT, tool_call_id=call.id)
 
 
 def _as_it_is(value: Any, *, own_words: bool = False) -> Any:

@@ -1,0 +1,110 @@
+"""A chat made ready for an engine, and for reading what the engine writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from service.domain.chat import ChatRequest, Prompt, PromptPiece, Tool, ToolMode
+from service.domain.constraint import Constraint
+from service.domain.errors import Unsupported
+from service.formats.call_parser import CallParser, new_call_id
+from service.formats.stream_parser import StreamParser, Tags
+from service.formats.template import ChatTemplate
+from service.formats.tool_grammar import to_constraint
+from service.formats.tool_syntax import ID_LENGTH, PLACEHOLDER, ToolSyntax
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`prompt` ends with the first words of the answer, `begun`, where those are certain.
+
+    `in_thought` says that it ends in a thought, `thought_end` what then ends that, or the one that
+    the answer should begin with. `shown_tokens` are control tokens without which calls can't be
+    read.
+    """
+
+    prompt: Prompt
+    begun: str
+    tags: Tags
+    in_thought: bool
+    thought_end: str
+    tools: tuple[Tool, ...]
+    max_calls: int | None
+    syntax: ToolSyntax
+    constraint: Constraint | None
+    shown_tokens: tuple[str, ...]
+
+    def create_parser(self) -> StreamParser:
+        """A reader for one answer to the prompt."""
+        calls = None
+        if self.tools:
+            calls = CallParser(self.syntax, self.tools, self.max_calls)
+        parser = StreamParser(self.tags, inside=self.in_thought, calls=calls)
+        parser.feed(self.begun)
+        return parser
+
+
+def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> Prepared:
+    """Everything that follows from the request and the model's template.
+
+    An answer that must call a tool is begun with the call, and not thought about. Raises
+    `InvalidRequest`, or `Unsupported` for what does not go together.
+    """
+    tools = request.callable_tools
+    forced = request.tool_choice.mode is ToolMode.REQUIRED
+    thinking = thinking and not forced
+    told = request.tools if tools else ()
+    prompt = template.render(request.messages, told, thinking=thinking)
+    in_thought, thought_end = template.opens_thought(thinking=thinking), ""
+    begun = ""
+    if forced:
+        begun = template.abilities.syntax.begin.replace(PLACEHOLDER, new_call_id()[-ID_LENGTH:])
+        closing = f"\n{template.tags.end}\n\n" if in_thought else ""
+        prompt, in_thought = (*prompt, PromptPiece(closing + begun, trusted=True)), False
+    else:
+        thought_end = template.thought_end(thinking=thinking)
+    constraint = request.constraint
+    if tools:
+        constraint = _tool_constraint(template, request, tools, forced=forced)
+    if constraint is not None and thought_end:
+        constraint = replace(constraint, after=thought_end)
+    return Prepared(
+        prompt=prompt,
+        begun=begun,
+        tags=template.tags,
+        in_thought=in_thought,
+        thought_end=thought_end,
+        tools=tools,
+        max_calls=None if request.parallel_tool_calls else 1,
+        syntax=template.abilities.syntax,
+        constraint=constraint,
+        shown_tokens=_shown_tokens(template) if tools else (),
+    )
+
+
+def _tool_constraint(
+    template: ChatTemplate, request: ChatRequest, tools: tuple[Tool, ...], *, forced: bool
+) -> Constraint | None:
+    if request.constraint is not None and not forced:
+        raise Unsupported(
+            "response_format and tools can't be combined unless tool_choice asks for a call; leave "
+            "one of them out.",
+            param="response_format",
+        )
+    model = template.model
+    return to_constraint(
+        template.abilities.syntax,
+        tools,
+        (*model.control_tokens, *model.markup_tokens),
+        forced=forced,
+        parallel=request.parallel_tool_calls,
+    )
+
+
+def _shown_tokens(template: ChatTemplate) -> tuple[str, ...]:
+    """The control tokens that calls are written with; others are the template's own business."""
+    syntax = template.abilities.syntax
+    literals = "".join(
+        filter(None, (syntax.begin, syntax.middle, syntax.between, syntax.end, *syntax.aliases))
+    )
+    return tuple(token for token in template.model.control_tokens if token and token in literals)

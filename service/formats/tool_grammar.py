@@ -1,0 +1,157 @@
+"""The grammar of an answer that calls tools: what the syntax says, as Lark for llguidance."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from service.domain.chat import Tool
+from service.domain.constraint import Constraint, ConstraintKind
+from service.formats.tool_syntax import PLACEHOLDER, ArgumentTags, ToolSyntax
+
+_TERMINALS = """TEXT: /(.|\\n)*/
+ID: /[a-zA-Z0-9]{9}/
+"""
+
+
+def to_constraint(
+    syntax: ToolSyntax,
+    tools: Sequence[Tool],
+    tokens: Collection[str],
+    *,
+    forced: bool,
+    parallel: bool,
+    after: str = "",
+) -> Constraint | None:
+    """What an answer may be: with `forced` the rest of a call whose `begin` has been written, else
+    any text, which a call may end.
+
+    `tokens` are the spellings that are tokens of their own, which no text stands for. None where
+    text can't be told from a call before it is too late.
+    """
+    if not forced and syntax.is_bare:
+        return None
+    grammar = _Grammar(syntax, tools, tokens)
+    source = grammar.forced(parallel) if forced else grammar.free(parallel)
+    return Constraint(ConstraintKind.LARK, source, after)
+
+
+class _Grammar:
+    def __init__(self, syntax: ToolSyntax, tools: Sequence[Tool], tokens: Collection[str]) -> None:
+        self._syntax = syntax
+        self._tools = tools
+        names = sorted((re.escape(token) for token in tokens if token), key=len, reverse=True)
+        self._special = re.compile("|".join([*names, PLACEHOLDER]))
+        self._rules: list[str] = []
+
+    def forced(self, parallel: bool) -> str:
+        return self._source(f"start: {self._calls(parallel)}")
+
+    def free(self, parallel: bool) -> str:
+        call = f"{self._until(self._syntax.begin, 'lead')} {self._calls(parallel)}"
+        return self._source(f"start: TEXT | called\ncalled: {call}")
+
+    def _source(self, start: str) -> str:
+        return "\n".join([start, *self._rules, _TERMINALS])
+
+    def _calls(self, parallel: bool) -> str:
+        """From the first call's name on."""
+        options = [self._call(i, tool) for i, tool in enumerate(self._tools)]
+        self._rules.append(f"call: {' | '.join(options)}")
+        between = self._syntax.between
+        more = f"({self._written(between)} call)*" if parallel and between is not None else ""
+        return f"call {more} {self._written(self._syntax.end)}"
+
+    def _call(self, index: int, tool: Tool) -> str:
+        schema = json.loads(tool.parameters)
+        head = self._written(tool.name + self._syntax.middle)
+        if self._syntax.tags is not None:
+            arguments = self._tagged(index, schema, self._syntax.tags)
+        else:
+            arguments = f"arguments_{index}"
+            self._rules.append(f"{arguments}: {_json(_of_type(schema, 'object'))}")
+        self._rules.append(f"call_{index}: {head} {arguments}")
+        return f"call_{index}"
+
+    def _tagged(self, index: int, schema: dict[str, Any], tags: ArgumentTags) -> str:
+        """One argument after the other, in the schema's order."""
+        properties = schema.get("properties") or {}
+        required = schema.get("required") or ()
+        arguments = []
+        for number, (key, kind) in enumerate(properties.items()):
+            rule = f"argument_{index}_{number}"
+            part = _with_definitions(kind if isinstance(kind, dict) else {}, schema)
+            self._rules.append(f"{rule}: {self._argument(rule, key, part, tags)}")
+            arguments.append(rule if key in required else f"{rule}?")
+        return " ".join(arguments)
+
+    def _argument(self, rule: str, key: str, schema: dict[str, Any], tags: ArgumentTags) -> str:
+        if schema.get("type") != "string":
+            head = self._written(tags.start + key + tags.to_other)
+            return f"{head} {_json(schema)} {self._written(tags.end)}"
+        head = self._written(tags.start + key + tags.to_text)
+        if "enum" in schema:
+            return f"{head} {self._choices(schema['enum'])} {self._written(tags.end)}"
+        return f"{head} {self._until(tags.end, f'{rule}_value')}"
+
+    def _choices(self, words: Sequence[Any]) -> str:
+        return f"({' | '.join(self._written(str(word)) for word in words)})"
+
+    def _written(self, literal: str) -> str:
+        """A literal as a sequence of strings and tokens."""
+        parts: list[str] = []
+        at = 0
+        for match in self._special.finditer(literal):
+            parts += [_string(literal[at : match.start()]), _token(match[0])]
+            at = match.end()
+        return " ".join(filter(None, [*parts, _string(literal[at:])]))
+
+    def _until(self, literal: str, rule: str) -> str:
+        """Any text, and then the literal, where it is seen first."""
+        match = self._special.search(literal)
+        if match is not None and not literal[: match.start()].strip():
+            return f"TEXT {self._written(literal.lstrip())}"
+        first, rest = (
+            (literal, "")
+            if match is None
+            else (
+                literal[: match.start()],
+                literal[match.start() :],
+            )
+        )
+        trigger, space, behind = first.lstrip().partition("\n")
+        self._rules.append(f"{rule}[lazy]: TEXT {_string(trigger)}")
+        return f"{rule} {self._written(space + behind + rest)}"
+
+
+def _token(spelling: str) -> str:
+    """As the engine names tokens in grammars."""
+    if spelling == PLACEHOLDER:
+        return "ID"
+    return spelling if spelling[0] == "<" and spelling[-1] == ">" else f"<{spelling.strip('[]')}>"
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def _json(schema: dict[str, Any]) -> str:
+    # Schemas of tools are written by people for models: what can't be enforced is not refused.
+    options = {
+        "lenient": True,
+        "whitespace_flexible": False,
+        "item_separator": ", ?",
+        "key_separator": ": ?",
+    }
+    return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
+
+
+def _of_type(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    return schema if "type" in schema or "$ref" in schema else {"type": name, **schema}
+
+
+def _with_definitions(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """A part of a schema with the definitions that it may refer to."""
+    return schema | {key: root[key] for key in ("$defs", "definitions") if key in root}
