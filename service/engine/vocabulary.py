@@ -49,7 +49,7 @@ class Vocabulary:
         self.suppressed = _read_suppressed(vocab)
         self.adds_bos = bool(llama.llama_vocab_get_add_bos(vocab))
         self._bos = int(llama.llama_vocab_bos(vocab))
-        self._control, self._markup = _read_special(vocab, self.size)
+        self._control, self._markup, self._reserved_ids = _read_special(vocab, self.size)
         self._breakers = lru_cache(_NUM_BREAKERS)(self._find_breakers)
         self._single = frozenset(s for s in self._control if len(s) == 1)
         self._reserved = _any_of({s for s in self._control | self._markup if len(s) > 1})
@@ -99,6 +99,21 @@ class Vocabulary:
         if wants and (not after or llama.llama_vocab_get_add_eos(self._vocab)):
             return [*after, separator]
         return after
+
+    def is_reserved(self, token_id: int) -> bool:
+        """Whether people's text never becomes this token."""
+        return token_id in self._reserved_ids
+
+    def find_reserved(self, text: str, start: int, stop: int) -> int:
+        """Where the first reserved spelling begins within `start` to `stop`, or -1."""
+        if self._reserved is None:
+            return -1
+        for at in range(start, stop, _STRETCH):
+            end = min(at + _STRETCH, stop)
+            match = self._reserved.search(text, at, min(end + self._longest, len(text)))
+            if match is not None and match.start() < end:
+                return match.start()
+        return -1
 
     def breakers(self, texts: tuple[str, ...]) -> Breakers:
         """Where these texts cut a repetition; remembered, because it takes milliseconds."""
@@ -267,8 +282,9 @@ def _read_suppressed(vocab: Any) -> tuple[int, ...]:
     return tuple(ids[: count.value]) if count.value else ()
 
 
-def _read_special(vocab: Any, size: int) -> tuple[frozenset[str], frozenset[str]]:
-    """Spellings of the control tokens, and of the user-defined tokens that are markup.
+def _read_special(vocab: Any, size: int) -> tuple[frozenset[str], frozenset[str], frozenset[int]]:
+    """Spellings of the control tokens, and of the user-defined tokens that are markup; the ids of
+    both.
 
     User-defined tokens of letters or white space alone (runs of spaces, rare characters) are
     ordinary text and must stay whole.
@@ -276,13 +292,15 @@ def _read_special(vocab: Any, size: int) -> tuple[frozenset[str], frozenset[str]
     attribute_of = library.function(
         "llama_vocab_get_attr", ctypes.c_int, ctypes.c_void_p, ctypes.c_int32, keep_gil=True
     )
-    control, markup = set(), set()
+    control, markup, ids = set(), set(), set()
     for token_id in range(size):
         attribute = attribute_of(vocab, token_id)
         if attribute & (_CONTROL | _UNKNOWN):
             control.add(_text(vocab, token_id))
+            ids.add(token_id)
         elif attribute & _USER_DEFINED:
             spelling = _text(vocab, token_id)
             if not all(c.isalnum() or c.isspace() or c == "▁" for c in spelling):
                 markup.add(spelling)
-    return frozenset(control - {""}), frozenset(markup)
+                ids.add(token_id)
+    return frozenset(control - {""}), frozenset(markup), frozenset(ids)
