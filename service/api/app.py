@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from service import __version__, log
+from service.api import conversations as conversation_routes
 from service.api import docs, health, login
 from service.api.access import Access
 from service.api.deps import Parts
@@ -21,6 +22,7 @@ from service.api.middleware import BodyLimit, InternalErrors, Requests, Security
 from service.auth.door import Door, is_reachable_by_others
 from service.auth.limits import RequestLimits
 from service.auth.tokens import AccessTokens
+from service.chat.archive import Archive
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.generate import Chat
 from service.domain.errors import ConfigurationError
@@ -29,12 +31,19 @@ from service.metrics import BUILD_INFO
 from service.settings import Settings, load_settings
 from service.store.access_tokens import SqlAccessTokens
 from service.store.admissions import SqlAdmissions
+from service.store.archive import SqlArchive
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
 
 # The first prefix that a path carries decides, so narrower ones come first, the empty one last.
 DIALECTS = (anthropic, openai, native)
-ROUTERS = (health.router, login.router, docs.router, *(dialect.router for dialect in DIALECTS))
+ROUTERS = (
+    health.router,
+    login.router,
+    docs.router,
+    conversation_routes.router,
+    *(dialect.router for dialect in DIALECTS),
+)
 
 
 def create_app(
@@ -89,8 +98,9 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         await used_engines.settled()  # a worker that says it is there can answer
         chat = Chat(used_engines, settings.chat)
         conversations = Conversations(chat, store or SqlConversations(database))
+        archive = Archive(SqlArchive(database))
         limits = RequestLimits(SqlAdmissions(database))
-        app.state.parts = Parts(settings, used_engines, chat, conversations, door, limits)
+        app.state.parts = Parts(settings, used_engines, chat, conversations, archive, door, limits)
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from service.auth.door import Door
 from service.auth.limits import RequestLimits
+from service.chat.archive import Archive
 from service.chat.conversations import Conversations
 from service.chat.generate import Chat
 from service.domain.access import Principal
@@ -26,6 +27,7 @@ class Parts:
     engines: Engines
     chat: Chat
     conversations: Conversations
+    archive: Archive
     door: Door
     limits: RequestLimits
 
@@ -59,6 +61,10 @@ def _conversations(http_request: Request) -> Conversations:
     return parts(http_request).conversations
 
 
+def _archive(http_request: Request) -> Archive:
+    return parts(http_request).archive
+
+
 def _door(http_request: Request) -> Door:
     return parts(http_request).door
 
@@ -80,6 +86,7 @@ EnginesDep = Annotated[Engines, Depends(_engines)]
 CurrentModelDep = Annotated[ModelInfo | None, Depends(_current_model)]
 ChatDep = Annotated[Chat, Depends(_chat)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
+ArchiveDep = Annotated[Archive, Depends(_archive)]
 DoorDep = Annotated[Door, Depends(_door)]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

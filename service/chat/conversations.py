@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import chain
@@ -47,8 +47,8 @@ class ConversationStore(Protocol):
         key. Makes the conversation if there is none."""
         ...
 
-    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> None:
-        """Replace an answer; one that was deleted meanwhile stays so."""
+    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> bool:
+        """Replace an answer; one that was deleted meanwhile stays so. Whether it is wanted on."""
         ...
 
     async def delete(self, principal_id: str, conversation_id: str) -> bool: ...
@@ -140,10 +140,21 @@ class ConversationGeneration:
 
 
 class AnswerKeeper:
-    """Writes one growing answer to the store, `flush_seconds` after it has grown."""
+    """Writes one growing answer to the store, `flush_seconds` after it has grown.
 
-    def __init__(self, store: ConversationStore, key: int, flush_seconds: float) -> None:
+    `stop` is called when the store says that nobody wants it on: somebody has stopped it from
+    another device, or has deleted the conversation.
+    """
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        key: int,
+        flush_seconds: float,
+        stop: Callable[[], None],
+    ) -> None:
         self._store = store
+        self._stop = stop
         self._key = key
         self._flush_seconds = flush_seconds
         self._text: list[str] = []
@@ -181,17 +192,18 @@ class AnswerKeeper:
 
     async def _flush_now(self) -> None:
         try:
-            await self._write(AnswerState.WRITING)
+            if not await self._write(AnswerState.WRITING):
+                self._stop()
         except StoreUnavailable as error:
             log.warning("answer_not_stored_yet", error=error.message)
         self._flush = None
         self._plan_flush()
 
-    async def _write(self, state: AnswerState) -> None:
+    async def _write(self, state: AnswerState) -> bool:
         self._text[:] = ["".join(self._text)]
         self._reasoning[:] = ["".join(self._reasoning)]
         answer = Message(Role.ASSISTANT, self._text[0], reasoning=self._reasoning[0])
-        await self._store.write_answer(self._key, answer, state)
+        return await self._store.write_answer(self._key, answer, state)
 
 
 class Conversations:
@@ -219,9 +231,13 @@ class Conversations:
             on_failure.push_async_callback(generation.aclose)
             key = await self._store.add_turn(principal.id, conversation_id, turn.text)
             on_failure.pop_all()
-        keeper = AnswerKeeper(self._store, key, self._flush_seconds)
+        keeper = AnswerKeeper(self._store, key, self._flush_seconds, generation.stop)
         num_dropped = 2 * (history.num_exchanges - len(exchanges))
         return ConversationGeneration(generation, keeper, conversation_id, num_dropped)
+
+    async def told(self, turn: Turn, principal: Principal) -> Sequence[Exchange]:
+        """The exchanges that the model would be told with `turn`. Raises like `start`."""
+        return await self._fitting(turn, (await self._history(turn, principal)).exchanges)
 
     async def clear(self, conversation_id: str, principal: Principal) -> None:
         """Forget the conversation. Raises `ConversationNotFound`."""

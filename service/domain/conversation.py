@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.domain.chat import Message
+from service.domain.chat import Message, Role
 from service.domain.errors import InvalidRequest
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -35,6 +35,58 @@ class History:
 
     exchanges: tuple[Exchange, ...] = ()
     num_exchanges: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A conversation in a list; times in seconds since 1970."""
+
+    id: str
+    title: str
+    created_at: float
+    updated_at: float
+    num_turns: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message as it is kept; `turn` counts exchanges from 1. `key` grows with time."""
+
+    key: int
+    turn: int
+    message: Message
+    state: AnswerState
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A message that has the words; `snippet` is what stands around them."""
+
+    conversation_id: str
+    title: str
+    turn: int
+    role: Role
+    snippet: str
+    created_at: float
+
+
+MAX_TITLE = 200
+
+
+def valid_title(text: str) -> str:
+    """`text` on one line. Raises `InvalidRequest` when it is empty or too long."""
+    title = " ".join(text.split())
+    if not 0 < len(title) <= MAX_TITLE:
+        raise InvalidRequest(
+            f"title has {len(title)} characters; 1 to {MAX_TITLE} are accepted.", param="title"
+        )
+    return title
+
+
+def to_title(said: str) -> str:
+    """What a conversation that begins so is called until somebody renames it."""
+    return " ".join(said.split())[:80]
 
 
 def valid_conversation_id(text: str) -> str:

@@ -73,6 +73,10 @@ class Lane:
             self._wakeup.clear()
             await self._wakeup.wait()
 
+    def stop(self) -> None:
+        """Tell the engine to end the job, and go on listening for its last word."""
+        self._connection.cancel(self.id)
+
     def close(self) -> None:
         """Give the job up; the engine is told, unless it has ended it already. Idempotent."""
         self._connection.forget(self.id, tell=self._done is None and not self._lost)
@@ -174,6 +178,10 @@ class Connection(asyncio.Protocol):
         self._inquiries[inquiry.id] = inquiry
         self._send(to_frame(inquiry.id))
         return inquiry
+
+    def cancel(self, asked: int) -> None:
+        """Tell the engine to end a job; what it says of that is still heard."""
+        self._send(Cancel(asked))
 
     def forget(self, asked: int, *, tell: bool) -> None:
         """Drop what is still said of a job or a question; `tell` the engine to stop on it."""

@@ -73,6 +73,12 @@ class Submission:
             self._num_tokens += message.num_tokens
         return message
 
+    def stop(self) -> None:
+        """Ask the engine to end the job; its last word still comes."""
+        self._may_resubmit = False
+        if self._lane is not None:
+            self._lane.stop()
+
     async def aclose(self) -> None:
         """Cancels what is left to do. Idempotent."""
         self._ended = True

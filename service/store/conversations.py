@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from service.domain.chat import Message, Role
-from service.domain.conversation import AnswerState, Exchange, History
+from service.domain.conversation import AnswerState, Exchange, History, to_title
 from service.store.tables import conversations, messages
 
 ABANDONED_SECONDS = 60.0
@@ -53,26 +53,30 @@ class SqlConversations:
             lambda connection: self._add_turn(connection, principal_id, conversation_id, text)
         )
 
-    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> None:
-        """Replace an answer. One that was deleted meanwhile stays deleted."""
+    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> bool:
+        """Replace an answer; whether it is wanted on. One that was deleted meanwhile stays
+        deleted, and is wanted no more, as is one that somebody else has stopped."""
         row = {
             "content": answer.content,
             "reasoning": answer.reasoning,
             "state": state.value,
             "updated_at": self._clock(),
         }
-        await self._database.write(
-            lambda connection: connection.execute(
-                update(messages).where(messages.c.key == key).values(row)
-            )
-        )
+        replaced = update(messages).where(messages.c.key == key).values(row)
+        wanted = select(messages.c.stop_wanted == 0).where(messages.c.key == key)
+
+        def work(connection: Connection) -> bool:
+            connection.execute(replaced)
+            return bool(connection.scalar(wanted))
+
+        return await self._database.write(work)
 
     async def delete(self, principal_id: str, conversation_id: str) -> bool:
         """Forget a conversation with all its messages; whether there was one."""
         deleted = await self._database.write(
             lambda connection: (
                 connection.execute(
-                    delete(conversations).where(_named(principal_id, conversation_id))
+                    delete(conversations).where(named(principal_id, conversation_id))
                 ).rowcount
             )
         )
@@ -96,7 +100,7 @@ class SqlConversations:
         self, connection: Connection, principal_id: str, conversation_id: str, max_exchanges: int
     ) -> History | None:
         key = connection.scalar(
-            select(conversations.c.key).where(_named(principal_id, conversation_id))
+            select(conversations.c.key).where(named(principal_id, conversation_id))
         )
         if key is None:
             return None
@@ -130,11 +134,17 @@ class SqlConversations:
         now = self._clock()
         connection.execute(
             upsert(conversations)
-            .values(principal_id=principal_id, id=conversation_id, created_at=now, updated_at=now)
-            .on_conflict_do_update(["principal_id", "id"], set_={"updated_at": now})
+            .values(
+                principal_id=principal_id,
+                id=conversation_id,
+                created_at=now,
+                updated_at=now,
+                title=to_title(text),
+            )
+            .on_conflict_do_update(["principal_id", "id"], set_=_touched(now, to_title(text)))
         )
         key = connection.scalar(
-            select(conversations.c.key).where(_named(principal_id, conversation_id))
+            select(conversations.c.key).where(named(principal_id, conversation_id))
         )
         last = connection.scalar(
             select(func.max(messages.c.turn)).where(messages.c.conversation_key == key)
@@ -167,5 +177,14 @@ def to_exchange(rows: Sequence[Row[Any]]) -> Exchange:
     )
 
 
-def _named(principal_id: str, conversation_id: str) -> Any:
+def _touched(now: float, title: str) -> dict[str, Any]:
+    """Used now; a conversation that was made before anything was said gets its title now."""
+    return {
+        "updated_at": now,
+        "title": case((conversations.c.title == "", title), else_=conversations.c.title),
+    }
+
+
+def named(principal_id: str, conversation_id: str) -> Any:
+    """The condition that a conversation is the one which this principal calls so."""
     return and_(conversations.c.principal_id == principal_id, conversations.c.id == conversation_id)

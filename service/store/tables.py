@@ -12,6 +12,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    column,
+    table,
+    text,
 )
 
 metadata = MetaData()
@@ -24,8 +27,10 @@ conversations = Table(
     Column("id", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("title", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("principal_id", "id"),
     Index("conversations_by_recency", "principal_id", "updated_at"),
+    Index("conversations_by_age", "updated_at"),
 )
 
 messages = Table(
@@ -45,8 +50,12 @@ messages = Table(
     Column("state", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("stop_wanted", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("conversation_key", "turn", "role"),
 )
+
+# Made by its migration, since it is sqlite's own kind of table; `rowid` is a message's key.
+messages_text = table("messages_text", column("rowid"), column("principal"), column("content"))
 
 access_tokens = Table(
     "access_tokens",

@@ -101,6 +101,10 @@ class FakeStream:
             if isinstance(event, Done):
                 return
 
+    def stop(self) -> None:
+        done = self.done
+        self.end(Done(done.id, FinishReason.CANCELLED, done.usage, done.timings))
+
     async def aclose(self) -> None:
         if not self.ended:
             self.ended = True

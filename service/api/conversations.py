@@ -1,0 +1,365 @@
+"""`/v1/conversations`: what was said, for every device of whoever said it.
+
+Objects are shaped like the OpenAI vendor's conversations, with what people look for beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from starlette.responses import Response, StreamingResponse
+
+from service.api.deps import (
+    ArchiveDep,
+    ChatDep,
+    ConversationsDep,
+    PrincipalDep,
+)
+from service.api.fields import Text
+from service.api.replies import Json, encode_json
+from service.chat.archive import Archive, Exported, to_markdown
+from service.chat.ledger import open_ledger
+from service.domain.access import Principal
+from service.domain.chat import Message, Role
+from service.domain.conversation import AnswerState, ConversationSummary, KeptMessage
+from service.domain.errors import InvalidRequest
+
+router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
+
+FORMAT, VERSION = "parley.conversation", 1
+WATCH_SECONDS = 0.5
+_STATUSES = {
+    AnswerState.COMPLETE: "completed",
+    AnswerState.CUT: "incomplete",
+    AnswerState.WRITING: "in_progress",
+}
+_STATES = {word: state for state, word in _STATUSES.items()}
+PageDep = Annotated[int, Query(ge=1, le=200)]
+
+
+class ConversationReply(BaseModel):
+    """A conversation; times in seconds since 1970."""
+
+    id: str
+    object: Literal["conversation"] = "conversation"
+    title: str
+    created_at: int
+    updated_at: float
+    num_turns: int
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class ConversationList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ConversationReply]
+    has_more: bool
+
+
+class TitleBody(BaseModel):
+    """A conversation's title, here or in `metadata`."""
+
+    title: Text | None = None
+    metadata: dict[str, Text] | None = None
+
+    @property
+    def wanted(self) -> str:
+        return self.title or (self.metadata or {}).get("title", "")
+
+
+class ForkBody(BaseModel):
+    last_turn: int | None = Field(None, ge=0, description="Copy up to this turn; all when absent.")
+
+
+class ImportedMessage(BaseModel):
+    role: Literal["user", "assistant", "system", "tool"]
+    content: Text
+    reasoning: Text = ""
+    status: Literal["completed", "incomplete", "in_progress"] = "completed"
+    created_at: float | None = None
+
+
+class ImportBody(BaseModel):
+    """A conversation as `export` wrote it."""
+
+    format: Literal["parley.conversation"]
+    version: Literal[1]
+    title: Text = ""
+    messages: list[ImportedMessage]
+
+
+@router.get("", response_model=ConversationList)
+async def list_conversations(
+    archive: ArchiveDep,
+    principal: PrincipalDep,
+    limit: PageDep = 50,
+    before: Annotated[float | None, Query(description="`updated_at` of a page's last.")] = None,
+) -> Response:
+    """The caller's conversations, the last used first."""
+    found = await archive.summaries(principal, limit + 1, before)
+    page = [_to_reply(one) for one in found[:limit]]
+    return Json({"object": "list", "data": page, "has_more": len(found) > limit})
+
+
+@router.post("", response_model=ConversationReply)
+async def create(
+    archive: ArchiveDep, principal: PrincipalDep, body: TitleBody | None = None
+) -> Response:
+    """An empty conversation."""
+    return Json(_to_reply(await archive.create(principal, body.wanted if body else "")))
+
+
+@router.delete("")
+async def erase(archive: ArchiveDep, principal: PrincipalDep, everything: bool = False) -> Response:
+    """Forget all of the caller's conversations; `everything=true` says that it is meant."""
+    if not everything:
+        raise InvalidRequest(
+            "everything is not true; DELETE /v1/conversations?everything=true forgets all of your "
+            "conversations.",
+            param="everything",
+        )
+    return Json({"object": "list.deleted", "deleted": await archive.erase(principal)})
+
+
+@router.get("/search")
+async def search(
+    archive: ArchiveDep,
+    principal: PrincipalDep,
+    q: Annotated[str, Query(description="Words, all of which a message must have.")],
+    limit: PageDep = 20,
+) -> Response:
+    """The caller's messages with these words, the newest first."""
+    hits = await archive.search(principal, q, limit)
+    data = [
+        {
+            "conversation_id": hit.conversation_id,
+            "title": hit.title,
+            "turn": hit.turn,
+            "role": hit.role.value,
+            "snippet": hit.snippet,
+            "created_at": int(hit.created_at),
+        }
+        for hit in hits
+    ]
+    return Json({"object": "list", "data": data})
+
+
+@router.post("/import", response_model=ConversationReply)
+async def bring(archive: ArchiveDep, principal: PrincipalDep, body: ImportBody) -> Response:
+    """Keep a conversation that `export` wrote, here or elsewhere, under a new id."""
+    said = [_to_kept(message) for message in body.messages]
+    name = await archive.bring(principal, body.title, said)
+    return Json(_to_reply(await archive.summary(principal, name)))
+
+
+@router.get("/{conversation_id}", response_model=ConversationReply)
+async def read(archive: ArchiveDep, principal: PrincipalDep, conversation_id: str) -> Response:
+    return Json(_to_reply(await archive.summary(principal, conversation_id)))
+
+
+@router.post("/{conversation_id}", response_model=ConversationReply)
+async def rename(
+    archive: ArchiveDep, principal: PrincipalDep, conversation_id: str, body: TitleBody
+) -> Response:
+    """Call it something else."""
+    return Json(_to_reply(await archive.rename(principal, conversation_id, body.wanted)))
+
+
+@router.delete("/{conversation_id}")
+async def forget(
+    conversations: ConversationsDep, principal: PrincipalDep, conversation_id: str
+) -> Response:
+    """Forget it with all that was said; an answer that is being written ends."""
+    await conversations.clear(conversation_id, principal)
+    return Json({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+
+
+@router.get("/{conversation_id}/items")
+async def items(
+    archive: ArchiveDep,
+    principal: PrincipalDep,
+    conversation_id: str,
+    limit: PageDep = 100,
+    after: Annotated[str | None, Query(description="`last_id` of the page before.")] = None,
+) -> Response:
+    """What was said, oldest first."""
+    behind = _to_key(after) if after else 0
+    found = await archive.messages(principal, conversation_id, limit + 1, behind)
+    data = [_to_item(kept) for kept in found[:limit]]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+    return Json({"object": "list", "data": data, "has_more": len(found) > limit, **ends})
+
+
+@router.post("/{conversation_id}/fork", response_model=ConversationReply)
+async def fork(
+    archive: ArchiveDep, principal: PrincipalDep, conversation_id: str, body: ForkBody | None = None
+) -> Response:
+    """A copy that goes its own way."""
+    copy = await archive.fork(principal, conversation_id, body.last_turn if body else None)
+    return Json(_to_reply(copy))
+
+
+@router.post("/{conversation_id}/stop")
+async def stop(archive: ArchiveDep, principal: PrincipalDep, conversation_id: str) -> Response:
+    """End answers that are being written to it, whichever device asked for them."""
+    return Json({"stopped": await archive.stop(principal, conversation_id)})
+
+
+@router.get("/{conversation_id}/export")
+async def export(
+    archive: ArchiveDep,
+    principal: PrincipalDep,
+    conversation_id: str,
+    format: Literal["json", "markdown"] = "json",
+) -> Response:
+    """All of it, to keep or to read."""
+    exported = await archive.export(principal, conversation_id)
+    if format == "markdown":
+        return Response(to_markdown(exported), media_type="text/markdown; charset=utf-8")
+    return Json(to_document(exported))
+
+
+@router.get("/{conversation_id}/context")
+async def context(
+    chat: ChatDep,
+    archive: ArchiveDep,
+    conversations: ConversationsDep,
+    principal: PrincipalDep,
+    conversation_id: str,
+) -> Response:
+    """Where its tokens go, and what the model will be told of it at the next turn."""
+    ledger = await open_ledger(chat, archive, conversations, principal, conversation_id)
+    messages = [
+        {
+            "id": _to_id(entry.kept.key),
+            "turn": entry.kept.turn,
+            "role": entry.kept.message.role.value,
+            "tokens": entry.num_tokens,
+            "in_context": entry.told,
+        }
+        for entry in ledger.entries
+    ]
+    return Json(
+        {
+            "context_length": ledger.context_length,
+            "tokens_in_context": ledger.num_told_tokens,
+            "messages": messages,
+        }
+    )
+
+
+@router.get("/{conversation_id}/events")
+async def watch(archive: ArchiveDep, principal: PrincipalDep, conversation_id: str) -> Response:
+    """Follow what is being written, from any device: `text` is what is new since the last event.
+
+    Server-sent events with `turn`, `text` and `status`; the stream ends when nothing is being
+    written.
+    """
+    await archive.summary(principal, conversation_id)
+    frames = _growth(archive, principal, conversation_id)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+
+
+async def _growth(
+    archive: Archive, principal: Principal, conversation_id: str
+) -> AsyncIterator[bytes]:
+    told: dict[int, int] = {}
+    after = 0
+    while True:
+        page = await archive.messages(principal, conversation_id, after=after)
+        growing = [kept for kept in page if kept.state is AnswerState.WRITING]
+        for kept in page:
+            if kept in growing or kept.key in told:
+                yield _to_frame(kept, told.get(kept.key, 0))
+                told[kept.key] = len(kept.message.content)
+        if not growing:
+            return
+        after = growing[0].key - 1
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def _to_frame(kept: KeptMessage, told: int) -> bytes:
+    text = kept.message.content[told:]
+    event = {"turn": kept.turn, "text": text, "status": _STATUSES[kept.state]}
+    return b"data: " + encode_json(event) + b"\n\n"
+
+
+def to_document(exported: Exported) -> dict[str, Any]:
+    """The export that `import` reads."""
+    summary = exported.summary
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "id": summary.id,
+        "title": summary.title,
+        "created_at": summary.created_at,
+        "updated_at": summary.updated_at,
+        "messages": [
+            {
+                "role": kept.message.role.value,
+                "content": kept.message.content,
+                "reasoning": kept.message.reasoning,
+                "status": _STATUSES[kept.state],
+                "created_at": kept.created_at,
+            }
+            for kept in exported.messages
+        ],
+    }
+
+
+def from_document(document: str | bytes) -> tuple[str, list[KeptMessage]]:
+    """Title and messages of an export. Raises `InvalidRequest`."""
+    try:
+        body = ImportBody.model_validate(json.loads(document))
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidRequest(f"This is no conversation that was exported: {reason}.") from error
+    return body.title, [_to_kept(message) for message in body.messages]
+
+
+def _to_kept(message: ImportedMessage) -> KeptMessage:
+    said = Message(Role(message.role), message.content, reasoning=message.reasoning)
+    at = time.time() if message.created_at is None else message.created_at
+    return KeptMessage(0, 0, said, _STATES[message.status], at)
+
+
+def _to_reply(summary: ConversationSummary) -> dict[str, Any]:
+    return {
+        "id": summary.id,
+        "object": "conversation",
+        "title": summary.title,
+        "created_at": int(summary.created_at),
+        "updated_at": summary.updated_at,
+        "num_turns": summary.num_turns,
+        "metadata": {"title": summary.title} if summary.title else {},
+    }
+
+
+def _to_item(kept: KeptMessage) -> dict[str, Any]:
+    kind = "output_text" if kept.message.role is Role.ASSISTANT else "input_text"
+    return {
+        "id": _to_id(kept.key),
+        "type": "message",
+        "role": kept.message.role.value,
+        "status": _STATUSES[kept.state],
+        "content": [{"type": kind, "text": kept.message.content}],
+        "turn": kept.turn,
+        "created_at": int(kept.created_at),
+    }
+
+
+def _to_id(key: int) -> str:
+    return f"msg_{key}"
+
+
+def _to_key(item_id: str) -> int:
+    digits = item_id.removeprefix("msg_")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
+        raise InvalidRequest(f"after is {item_id!r}; it must be the id of an item.", param="after")
+    return int(digits)
