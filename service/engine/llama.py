@@ -25,8 +25,9 @@ from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.batch import Batch
 from service.engine.calibrate import BLAS_ROWS, settle_blas
-from service.engine.grammar.alphabet import create_alphabet
+from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
+from service.engine.grammar.trial import Trial
 from service.engine.loading import LoadedModel, load_model, open_context
 from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
 from service.engine.sampling.candidates import Row
@@ -77,7 +78,9 @@ class LlamaRunner:
         self._closing = ExitStack()
         self._blas_from: int | None = None
         self._vocabulary = Vocabulary(model.vocab, max_prompt_bytes=settings.max_prompt_bytes)
-        self._grammars = Grammars(lambda: create_alphabet(self._vocabulary))
+        self._grammars = Grammars(
+            lambda: create_alphabet(self._vocabulary), Trial(special_names(self._vocabulary))
+        )
         self._context = context
         self._memory = llama.llama_get_memory(context)
         self._abort = library.AbortFlag(context)
@@ -195,6 +198,7 @@ class LlamaRunner:
 
     def close(self) -> None:
         self._num_rows = 0
+        self._grammars.close()
         self._closing.close()
 
     # --- inside -------------------------------------------------------------------------------

@@ -58,9 +58,7 @@ class Vocabulary:
     @property
     def address(self) -> int:
         """Of the `llama_vocab`, for who calls C functions on it."""
-        address = ctypes.cast(self._vocab, ctypes.c_void_p).value
-        assert address is not None
-        return address
+        return ctypes.cast(self._vocab, ctypes.c_void_p).value or 0
 
     @property
     def control_tokens(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llguidance import LLTokenizer
+from llguidance import LLTokenizer, TokenizerWrapper
 
 from service.engine.grammar.alphabet import Alphabet
 
@@ -11,20 +11,20 @@ NAMED = {END: b"<end>", 257: b"<tool_call>"}
 
 
 class ByteTokenizer:
-    """What `LLTokenizer` asks for: every byte is a token, and so are a few names."""
+    """What `TokenizerWrapper` asks for: every byte is a token, and so are a few names."""
 
-    is_tokenizer_wrapper = True
     eos_token_id = END
     bos_token_id = None
-    special_token_ids: tuple[int, ...] = tuple(NAMED)
 
     def __init__(self) -> None:
-        self.tokens = [bytes([i]) for i in range(END)] + list(NAMED.values())
+        self.tokens = [bytes([i]) for i in range(END)] + [b"\xff" + n for n in NAMED.values()]
 
-    def __call__(self, text: str | bytes) -> list[int]:
-        return list(text.encode() if isinstance(text, str) else text)
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
 
 
 def create_alphabet() -> Alphabet:
     spellings = [bytes([i]) for i in range(END)] + list(NAMED.values())
-    return Alphabet(spellings, frozenset({END}), lambda: LLTokenizer(ByteTokenizer()))
+    return Alphabet(
+        spellings, frozenset({END}), lambda: LLTokenizer(TokenizerWrapper(ByteTokenizer()))
+    )

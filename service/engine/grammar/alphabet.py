@@ -63,6 +63,12 @@ def create_alphabet(vocabulary: Vocabulary) -> Alphabet:
     return Alphabet(spellings, vocabulary.ends, create)
 
 
+def special_names(vocabulary: Vocabulary) -> list[str]:
+    """What a grammar calls the tokens that are no ordinary text."""
+    names = (*vocabulary.control_tokens, *vocabulary.markup_tokens)
+    return [_marked(name.encode()).removeprefix(_SPECIAL).decode() for name in names]
+
+
 def _marked(name: bytes) -> bytes:
     if name.startswith(b"<") and name.endswith(b">"):
         return _SPECIAL + name
@@ -78,16 +84,14 @@ _llama_tokenize = library.function(
 )
 
 
-def _tokenize(
-    vocab: int, text: int, length: int, tokens: int, room: int, special: bool, parse: bool
-) -> int:
+def _tokenize(vocab: int, text: int, length: int, *others: int) -> int:
     """`llama_tokenize` for the beginning of the text, up to whole characters."""
     if length > _MAX_FORCED_BYTES:
         data = ctypes.string_at(text, _MAX_FORCED_BYTES + 1)
         length = _MAX_FORCED_BYTES
         while length and data[length] & 0xC0 == 0x80:  # inside a character
             length -= 1
-    count: int = _llama_tokenize(vocab, text, length, tokens, room, special, parse)
+    count: int = _llama_tokenize(vocab, text, length, *others)
     return count
 
 

@@ -6,37 +6,32 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 
 from service import metrics
 from service.domain.constraint import Constraint, ConstraintKind
 from service.engine.grammar.alphabet import Alphabet
+from service.engine.grammar.limits import create_limits
 from service.engine.grammar.matcher import GrammarMatcher, LaterMatcher
 from service.engine.grammar.sources import refusal, to_grammar
+from service.engine.grammar.trial import Trial
 from service.engine.runner import Matcher
 
 _MAX_COMPILED = 64
 _MAX_COMPILED_BYTES = 1024 * 1024
 
-# Measured with hostile grammars: a mask takes 0.2 s at the very most, with the default limits 1.3 s
-# and three times the memory.
-LIMITS = {
-    "initial_lexer_fuel": 200_000,
-    "step_lexer_fuel": 50_000,
-    "step_max_items": 20_000,
-    "max_lexer_states": 20_000,
-    "max_grammar_size": 100_000,
-    "verbose_errors": False,
-}
-
 Key = tuple[ConstraintKind, str]
 
 
 class Grammars:
-    """The compiled grammars of one model, the latest used. Any thread."""
+    """The compiled grammars of one model, the latest used. Any thread.
 
-    def __init__(self, create_alphabet: Callable[[], Alphabet]) -> None:
+    What is new goes through `trial` first, where there is one.
+    """
+
+    def __init__(self, create_alphabet: Callable[[], Alphabet], trial: Trial | None = None) -> None:
         self._create_alphabet = create_alphabet
+        self._trial = trial
         self._known: tuple[Alphabet, LLTokenizer] | None = None
         self._compiled: OrderedDict[Key, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
@@ -55,6 +50,12 @@ class Grammars:
             return strict
         return LaterMatcher(strict, constraint.after.encode(), alphabet.spellings, alphabet.ends)
 
+    def close(self) -> None:
+        """End the trial's process. Nothing may be compiled afterwards."""
+        with self._lock:
+            if self._trial is not None:
+                self._trial.close()
+
     def _compiled_from(self, constraint: Constraint) -> LLMatcher:
         key = (constraint.kind, constraint.source)
         grammar = self._compiled.get(key)
@@ -72,7 +73,9 @@ class Grammars:
         it took is in every copy."""
         _, tokenizer = self._vocabulary()
         source = to_grammar(constraint)
-        grammar = LLMatcher(tokenizer, source, log_level=0, limits=LLParserLimits(**LIMITS))
+        if self._trial is not None:
+            self._trial.check(source)
+        grammar = LLMatcher(tokenizer, source, log_level=0, limits=create_limits())
         if not grammar.is_error():
             grammar.compute_bitmask()
         if grammar.is_error():
@@ -87,5 +90,3 @@ class Grammars:
 
     def _size(self) -> int:
         return sum(len(source) for _, source in self._compiled)
-
-

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from service import metrics
 from service.engine.runner import DeadEnd, Matcher
 
+# Bytes of white space between a thought and what is held to a grammar.
+_MAX_GAP = 4
+
 Mask = NDArray[np.bool_]
 
 
@@ -59,7 +62,7 @@ class LaterMatcher:
     """Leaves the answer free until `after` has been written, and then is as strict as `strict`.
 
     An answer can't end before that. `spellings` are the bytes of each token, control tokens
-    included; white space that the last free token brings along behind `after` is nobody's.
+    included. The white space that models like to put behind a thought is nobody's.
     """
 
     def __init__(
@@ -69,17 +72,19 @@ class LaterMatcher:
         self._after = after
         self._spellings = spellings
         self._ends = ends
-        self._begun = False
         self._tail = b""
+        # Bytes of white space that may yet come; none once the strict part has begun.
+        self._gap = _MAX_GAP
+        self._is_strict = False
 
     def validate(self, token_id: int) -> bool:
-        if self._begun:
-            return self._strict.validate(token_id)
+        if self._is_strict:
+            return self._strict.validate(token_id) or self._is_gap(token_id)
         rest = self._behind(self._tail + self._spellings[token_id])
         return token_id not in self._ends and (rest is None or not rest.strip())
 
     def allowed(self) -> Mask:
-        if self._begun:
+        if self._is_strict:
             return self._strict.allowed()
         mask: Mask = np.ones(len(self._spellings), np.bool_)
         mask[list(self._ends)] = False
@@ -90,20 +95,27 @@ class LaterMatcher:
         return mask
 
     def consume(self, token_id: int) -> None:
-        if self._begun:
+        if not self._is_strict:
+            text = self._tail + self._spellings[token_id]
+            self._is_strict = self._behind(text) is not None
+            self._tail = text[-len(self._after) :]
+        elif self._is_gap(token_id) and not self._strict.validate(token_id):
+            self._gap -= len(self._spellings[token_id])
+        else:
+            self._gap = 0
             self._strict.consume(token_id)
-            return
-        text = self._tail + self._spellings[token_id]
-        self._begun = self._behind(text) is not None
-        self._tail = text[-len(self._after) :]
 
     def forced(self) -> bytes:
-        return self._strict.forced() if self._begun else b""
+        return self._strict.forced() if self._is_strict else b""
 
     def fork(self) -> LaterMatcher:
         copy = LaterMatcher(self._strict.fork(), self._after, self._spellings, self._ends)
-        copy._begun, copy._tail = self._begun, self._tail
+        copy._tail, copy._gap, copy._is_strict = self._tail, self._gap, self._is_strict
         return copy
+
+    def _is_gap(self, token_id: int) -> bool:
+        text = self._spellings[token_id]
+        return 0 < len(text) <= self._gap and text.isspace()
 
     def _behind(self, text: bytes) -> bytes | None:
         """What follows the first `after` in `text`; None where there is none yet."""

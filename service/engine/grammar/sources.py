@@ -49,8 +49,8 @@ def refusal(kind: ConstraintKind, reason: str) -> InvalidRequest:
         names = ", ".join(json.loads(unknown[1]))
         return InvalidRequest(f"The {noun} uses {names}, which is not supported.")
     cause = _CAUSE.search(reason)
-    first = (cause[1] if cause else _MEANINGS.get(reason.split("\n")[0], reason)).split("\n")[0]
-    first = first.strip().rstrip(".")
+    first = cause[1] if cause else reason.split("\n", maxsplit=1)[0]
+    first = _MEANINGS.get(first, first).strip().rstrip(".")
     if len(first) > _MAX_REASON:
         first = f"{first[:_MAX_REASON]}…"
     return InvalidRequest(f"The {noun} can't be followed: {first}.")

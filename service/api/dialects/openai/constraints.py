@@ -1,4 +1,4 @@
-"""What an answer is to look like: the vendor's `response_format`, and other servers' words for it."""
+"""What an answer is to look like: the vendor's `response_format`, and what others call it."""
 
 from __future__ import annotations
 
