@@ -1,36 +1,32 @@
-"""Whether OpenBLAS helps this model on this machine.
+"""How this model is best computed on this machine, measured.
 
-With the BLAS backend loaded, every product of 32 rows or more first unpacks the whole weight:
-about a second per call for a model of half a billion parameters. Short prompts lose by that
-always, long ones may gain. So it is measured from which length on they do, and the runner reads
-anything shorter in calls of fewer rows, which BLAS leaves alone.
+Nothing is taken for granted, for machines differ: with OpenBLAS loaded, every product of 32 rows
+or more first unpacks the whole weight, about a second per call for a model of half a billion
+parameters. Short prompts lose by that always, long ones may gain; which, and from which length
+on, depends on the processor. The same goes for threads, for the rows that are computed together,
+and for flash attention.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import llama_cpp.llama_cpp as llama
 
-from service.engine import library
-from service.engine.batch import Batch
-from service.engine.loading import TINY_WEIGHT_BYTES, LoadedModel, context_params
+from service.engine import backends, machine
+from service.engine.loading import TINY_WEIGHT_BYTES, LoadedModel
+from service.engine.memory import CELL_MULTIPLE, Sizes
+from service.engine.probe import Option, Probe, pick, race
+from service.engine.tuning import MAX_UBATCH, Tuning
 from service.log import get_logger
 from service.settings import EngineSettings
 
 _log = get_logger(__name__)
-
-# Each way of computing is tried twice, in turn, and its better time counts: the first trial
-# also brings the weights into memory. A trial ends after one layer, or when its time is up; the
-# second is left out where the first took long.
-_NUM_TRIALS = 2
-_PRODUCTS_PER_LAYER = 7
-_SECONDS_PER_TRIAL = 0.5
-_SECONDS_FOR_ALL = 1.0
 
 # Calls of this many rows and more go through BLAS, which no decoding can afford.
 BLAS_ROWS = 32
@@ -41,79 +37,265 @@ _COST_OF_SMALL_CALLS = 1.2
 # BLAS must pay from this share of the longest call on, or it is not worth having.
 _MAX_SHARE = 0.75
 
-_CELLS = 512
+# Each question may take that long, and a little more for the round that it has begun.
+_SECONDS = 2.0
 
-_registry = library.function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
-_unload = library.function("ggml_backend_unload", None, ctypes.c_void_p)
-_register = library.function("ggml_backend_register", None, ctypes.c_void_p)
-_operation = library.function("ggml_op_desc", ctypes.c_char_p, ctypes.c_void_p, keep_gil=True)
+# What is usual stays, unless it loses by more than this: less is within the noise.
+_MARGIN, _DISTURBED_MARGIN = 0.05, 0.2
+
+# Above this share of the time spent waiting for a core, others are using the machine.
+_MAX_WAITED = 0.05
+
+# A turn of a chat: tokens read, tokens written, with that much read before.
+_TURN, _DEPTH, _CHUNK, _STREAMS = 128, 1024, 64, 8
+
+# So many contexts are open at once.
+_MOST_PROBES = 3
+
+# A trial of one row shall take about this long, which the clock and the scheduler can tell apart.
+_TRIAL_SECONDS = 0.02
 
 
-def settle_blas(model: LoadedModel, settings: EngineSettings) -> int | None:
-    """Leave the BLAS backend as it serves `model` best.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table: a way of computing, and what a token takes with it, in seconds."""
 
-    Returns the fewest tokens in one call for which BLAS pays, or None when it is not in use.
-    Called before the model's context is created: a context keeps the backends of its birth.
-    Takes about 2 s at most, unless single products are longer than that.
+    question: str
+    option: str
+    seconds_per_token: float
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The decision, what it was taken from, and why nothing was measured, if nothing was.
+
+    `waited`: the share of the time in which threads were ready and no core was free for them.
     """
-    blas = _registry(b"BLAS")
-    if not blas:
-        _log.info("blas_calibrated", in_use=False, reason="this build has no BLAS")
+
+    tuning: Tuning
+    table: tuple[Line, ...] = ()
+    reason: str = ""
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other processes used the cores meanwhile."""
+        return self.waited > _MAX_WAITED
+
+
+def assumed(weight_bytes: int, settings: EngineSettings) -> Calibration | None:
+    """What needs no measuring: a tiny model, or one that graphics cards compute; else None.
+
+    Threads wait for one another at every graph node, spinning. Where a node takes microseconds
+    and other processes want the cores too, two threads were measured to be half as fast as one.
+    """
+    if settings.gpu_layers != 0 and backends.graphics_cards():
+        reason, threads = "graphics cards compute it", machine.usable_cores()
+    elif weight_bytes < TINY_WEIGHT_BYTES:
+        reason, threads = "the model is too small to gain", 1
+    else:
         return None
-    if settings.blas == "on":
-        _log.info("blas_calibrated", in_use=True, reason="forced by the settings")
-        return BLAS_ROWS
-    reason = _reason_against(model, settings)
-    if reason is None:
-        return _measure(blas, model, settings)
-    _unload(blas)
-    _log.info("blas_calibrated", in_use=False, reason=reason)
-    return None
+    threads = settings.threads or threads
+    blas = BLAS_ROWS if settings.blas == "on" and backends.has_blas() else None
+    return Calibration(Tuning(threads, threads, blas_from=blas), reason=reason)
 
 
-def _reason_against(model: LoadedModel, settings: EngineSettings) -> str | None:
-    """Why BLAS need not even be measured, if so."""
-    if settings.blas == "off":
-        return "forced by the settings"
-    if settings.slots >= BLAS_ROWS:
-        return f"decoding {settings.slots} slots at once would lose"
-    if model.size_bytes < TINY_WEIGHT_BYTES:
-        return "the model is too small to gain"
-    return None
+def unmeasured(settings: EngineSettings) -> Calibration:
+    """What is usual: all cores, and OpenBLAS only where it is forced."""
+    threads = settings.threads or machine.usable_cores()
+    blas = BLAS_ROWS if settings.blas == "on" and backends.has_blas() else None
+    return Calibration(Tuning(threads, threads, blas_from=blas), reason="nothing was measured")
 
 
-def _measure(blas: Any, model: LoadedModel, settings: EngineSettings) -> int | None:
-    count = _num_tokens(settings)
-    with ExitStack() as contexts:
-        with_blas = _Trial(model, settings, contexts)
-        _unload(blas)
-        without_blas = _Trial(model, settings, contexts)
-        began = time.perf_counter()
-        for _ in range(_NUM_TRIALS):
-            if time.perf_counter() - began > _SECONDS_FOR_ALL:
-                break
-            with_blas.run(count)
-            without_blas.run(count)
-            with_blas.run(BLAS_ROWS)
-    products = min(with_blas.num_products, without_blas.num_products)
-    slow = without_blas.seconds(count, products)
-    quick = with_blas.seconds(count, products)
-    short = with_blas.seconds(BLAS_ROWS, products)
-    pays_from = break_even(count, slow, quick, short) if products else None
-    if pays_from is not None:
-        _register(blas)
-    _log.info(
-        "blas_calibrated",
-        in_use=pays_from is not None,
-        reason="measured" if products else "could not be measured",
-        pays_from_tokens=pays_from,
-        tokens=count,
-        products=products,
-        seconds_with_blas=round(quick, 4),
-        seconds_without_blas=round(slow, 4),
-        seconds_with_blas_for_32_tokens=round(short, 4),
+def apply_blas(tuning: Tuning) -> None:
+    """Take OpenBLAS out if it is of no use; for contexts that are created from now on."""
+    if tuning.blas_from is None:
+        backends.Blas().take_out()
+
+
+def measure(model: LoadedModel, settings: EngineSettings, sizes: Sizes) -> Calibration:
+    """Try what there is to choose from, and choose, in about 10 s.
+
+    Uses less memory for conversations than the context of `sizes`, which comes after it.
+    OpenBLAS is left in; `apply_blas` does what was decided.
+    """
+    began = time.perf_counter()
+    with ExitStack() as closing:
+        course = _Course(model, settings, sizes, closing)
+        course.choose_threads()
+        course.choose_attention()
+        course.choose_ubatch()
+        course.choose_blas()
+    seconds = round(time.perf_counter() - began, 2)
+    found = Calibration(
+        course.tuning, tuple(course.table), seconds=seconds, waited=round(course.waited, 3)
     )
-    return pays_from
+    _log.info("calibrated", seconds=seconds, chosen=str(found.tuning), waited=found.waited)
+    return found
+
+
+class _Course:
+    """The questions, in the order in which one builds on the other."""
+
+    def __init__(
+        self, model: LoadedModel, settings: EngineSettings, sizes: Sizes, closing: ExitStack
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._closing = closing
+        self._blas = backends.Blas()
+        self._blas.take_out()
+        closing.callback(self._blas.put_back)
+        threads = settings.threads or machine.usable_cores()
+        self._most_rows = min(settings.batch_tokens, MAX_UBATCH)
+        self.tuning = Tuning(threads, threads, ubatch=self._most_rows)
+        self.table: list[Line] = []
+        self.waited, self._margin = 0.0, _MARGIN
+        # What the other questions are asked with; None: what is chosen.
+        self._threads: int | None = None
+        spare = sizes.total // _MOST_PROBES - self._most_rows
+        self._depth = max(0, min(_DEPTH, model.trained_context_length // 2, spare))
+        room = self._depth + self._most_rows
+        self._cells = -(-room // CELL_MULTIPLE) * CELL_MULTIPLE
+        self._plain = self._probe(self.tuning, closing)
+        self._num_layers = int(llama.llama_model_n_layer(model.pointer))
+        self._layers = self._how_many_layers()
+
+    def choose_threads(self) -> None:
+        """As many as there are cores, or fewer: they may share memory, or a core.
+
+        Threads wait for one another, and so for whoever took a core from one of them: beside busy
+        processes fewer threads always look better, and that says nothing about the machine.
+        """
+        usable = machine.usable_cores()
+        numbers = sorted({usable, machine.physical_cores() or usable, -(-usable // 2)})
+        if self._settings.threads or len(numbers) < 2:
+            return
+
+        def step(threads: int) -> float:
+            several = self._plain.run(_STREAMS, threads, self._layers) / _STREAMS
+            return (self._plain.run(1, threads, self._layers) + several) / 2
+
+        def read(threads: int) -> float:
+            return self._plain.run(_CHUNK, threads, 1) / _CHUNK
+
+        with machine.waiting() as waited:
+            writing = _scaled(self._race(step, numbers), self._num_layers / self._layers)
+            reading = _scaled(self._race(read, numbers), self._num_layers)
+        self.waited = waited()
+        if self.waited > _MAX_WAITED:
+            self._margin, self._threads = _DISTURBED_MARGIN, 1
+            writing, reading = {usable: writing[usable]}, {usable: reading[usable]}
+        decode = self._decide("writing", "threads", writing, usable)
+        prefill = self._decide("reading", "threads", reading, usable)
+        self.tuning = replace(self.tuning, decode_threads=decode, prefill_threads=prefill)
+
+    def choose_attention(self) -> None:
+        """With flash attention or without, at some depth: without any it makes no difference."""
+        if self._depth < CELL_MULTIPLE:
+            return
+        tuning, layers = self.tuning, max(1, self._layers // 2)
+
+        def turn(option: str) -> float:
+            probe = probes[option]
+            write = _TURN * probe.run(1, self._threads or tuning.decode_threads, layers)
+            read = _TURN / _CHUNK * probe.run(_CHUNK, self._read_threads, layers)
+            return (write + read) / (2 * _TURN)
+
+        with ExitStack() as closing:
+            probes = {
+                option: self._probe(replace(tuning, flash_attention=option == "on"), closing)
+                for option in ("on", "off")
+            }
+            if not all(probe.exists for probe in probes.values()):
+                return
+            for option, probe in probes.items():
+                probe.fill(self._depth)
+                turn(option)
+            times = _scaled(self._race(turn, [*probes]), self._num_layers / layers)
+        question = f"a turn after {self._depth} tokens"
+        if self._decide(question, "flash attention", times, "on") == "off":
+            self.tuning = replace(self.tuning, flash_attention=False)
+
+    def choose_ubatch(self) -> None:
+        """How many rows of a long prompt are computed together."""
+
+        def read(rows: int) -> float:
+            return self._plain.run(rows, self._read_threads, 1) / rows
+
+        numbers = [n for n in (64, 128, 256) if n < self._most_rows] + [self._most_rows]
+        times = _scaled(self._race(read, numbers), self._num_layers)
+        done = {rows: seconds for rows, seconds in times.items() if seconds < math.inf}
+        if done:
+            chosen = self._decide("reading much", "rows", done, max(done))
+            self.tuning = replace(self.tuning, ubatch=chosen)
+
+    def choose_blas(self) -> None:
+        """Whether OpenBLAS pays, and from how many rows on."""
+        if not self._blas.exists or self._settings.blas == "off":
+            return
+        if self._settings.blas == "on":
+            self.tuning = replace(self.tuning, blas_from=BLAS_ROWS)
+            return
+        if self._settings.slots >= BLAS_ROWS or self._most_rows <= BLAS_ROWS:
+            return  # decoding so many slots at once would lose
+        self._blas.put_back()
+        with_blas = self._probe(self.tuning, self._closing)
+        self._blas.take_out()
+        count = self._most_rows
+
+        def read(way: tuple[Probe, int]) -> float:
+            probe, rows = way
+            return probe.run(rows, self._read_threads, 1)
+
+        ways = off, on, short = (self._plain, count), (with_blas, count), (with_blas, BLAS_ROWS)
+        read(on)
+        times = _scaled(self._race(read, ways), self._num_layers)
+        pays_from = break_even(count, times[off], times[on], times[short])
+        self.tuning = replace(self.tuning, blas_from=pays_from)
+        for name, way, chosen in (
+            ("OpenBLAS off", off, pays_from is None),
+            ("OpenBLAS on", on, pays_from is not None),
+            ("OpenBLAS on", short, False),
+        ):
+            rows = way[1]
+            line = Line(f"reading {rows} at once", name, times[way] / rows, chosen)
+            self.table.append(line)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    @property
+    def _read_threads(self) -> int:
+        return self._threads or self.tuning.prefill_threads
+
+    def _probe(self, tuning: Tuning, closing: ExitStack) -> Probe:
+        return Probe(self._model, self._settings, tuning, self._cells, closing)
+
+    def _race(
+        self, trial: Callable[[Option], float], options: Iterable[Option]
+    ) -> dict[Option, float]:
+        return race({option: partial(trial, option) for option in options}, _SECONDS)
+
+    def _how_many_layers(self) -> int:
+        """So many that a trial of one row takes long enough to be timed; touches them, too."""
+        most = max(1, self._num_layers - 1)  # the last layer drops rows that nobody asked for
+        threads = self.tuning.decode_threads
+        self._plain.run(1, threads, 1)
+        one = self._plain.run(1, threads, 1)
+        layers = max(1, min(most, math.ceil(_TRIAL_SECONDS / one))) if one < math.inf else 1
+        self._plain.run(1, threads, layers)
+        return layers
+
+    def _decide(
+        self, question: str, what: str, times: Mapping[Option, float], usual: Option
+    ) -> Option:
+        """The best of `times`, which are seconds per token; noted in the table."""
+        chosen = pick(times, usual, self._margin)
+        for option, seconds in times.items():
+            self.table.append(Line(question, f"{what} {option}", seconds, option == chosen))
+        return chosen
 
 
 def break_even(count: int, slow: float, quick: float, short: float) -> int | None:
@@ -122,69 +304,16 @@ def break_even(count: int, slow: float, quick: float, short: float) -> int | Non
     `count` tokens take `slow` seconds without BLAS and `quick` with it, 32 tokens `short` with
     it. BLAS costs something per call and something per token, the other way per token only.
     """
-    if count <= BLAS_ROWS:
+    if count <= BLAS_ROWS or not math.isfinite(slow + quick + short):
         return None
     per_token = max(0.0, (quick - short) / (count - BLAS_ROWS))
     per_call = short - BLAS_ROWS * per_token
     saved_per_token = slow / count * _COST_OF_SMALL_CALLS - per_token
-    if saved_per_token <= 0 or quick >= slow:
+    if saved_per_token <= 0 or quick >= slow * (1 - _MARGIN):
         return None
     tokens = max(BLAS_ROWS, math.ceil(per_call / saved_per_token))
     return tokens if tokens <= _MAX_SHARE * count else None
 
 
-def _num_tokens(settings: EngineSettings) -> int:
-    return min(settings.batch_tokens, _CELLS)
-
-
-class _Trial:
-    """One way of computing: times matrix products of a prompt chunk, and stops early.
-
-    A context keeps the backends that were registered when it was created.
-    """
-
-    def __init__(self, model: LoadedModel, settings: EngineSettings, contexts: ExitStack) -> None:
-        self._runs: list[tuple[int, list[float]]] = []
-        self._began = 0.0
-        self._callback = llama.ggml_backend_sched_eval_callback(self._on_node)
-        chunk = settings.model_copy(update={"batch_tokens": _num_tokens(settings)})
-        params = context_params(model, chunk, slots=1, cells=_CELLS)
-        params.cb_eval = self._callback
-        self._context = llama.llama_init_from_model(model.pointer, params)
-        if self._context:
-            contexts.callback(llama.llama_free, self._context)
-            self._flag = library.AbortFlag(self._context)
-
-    @property
-    def num_products(self) -> int:
-        """How many products every run got to."""
-        return min((len(done) for _, done in self._runs), default=0)
-
-    def seconds(self, count: int, products: int) -> float:
-        """The best time in which this many products of `count` tokens were done."""
-        times = (done[products - 1] for c, done in self._runs if c == count and products)
-        return min(times, default=0.0)
-
-    def run(self, count: int) -> None:
-        """Read a prompt of `count` tokens, until one layer is done or time is up."""
-        self._runs.append((count, []))
-        if not self._context:
-            return
-        batch = Batch(count)
-        batch.position[:] = range(count)
-        self._flag.lower()
-        self._began = time.perf_counter()
-        llama.llama_decode(self._context, batch.close(count, outputs=False))
-        llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
-
-    def _on_node(self, node: int, ask: bool, _user_data: object) -> bool:
-        """llama.cpp asks about each node, then tells when one that we asked for is done."""
-        if ask:
-            return bool(_operation(node) == b"MUL_MAT")
-        elapsed = time.perf_counter() - self._began
-        done = self._runs[-1][1]
-        done.append(elapsed)
-        if len(done) < _PRODUCTS_PER_LAYER and elapsed < _SECONDS_PER_TRIAL:
-            return True
-        self._flag.raise_()
-        return False
+def _scaled(times: Mapping[Option, float], factor: float) -> dict[Option, float]:
+    return {option: seconds * factor for option, seconds in times.items()}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -47,10 +49,13 @@ class _Journal:
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=8)
+        self.overheard: list[str] | None = None
         self.log_callback = llama.llama_log_callback(self._on_log)
         self.abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(self._on_abort)
 
     def _on_log(self, level: int, text: bytes, _user_data: object) -> None:
+        if self.overheard is not None:
+            self.overheard.append(text.decode("utf-8", "replace").strip())
         if level not in _LEVELS:
             return
         line = text.decode("utf-8", "replace").strip()
@@ -77,6 +82,22 @@ def start() -> None:
     llama.llama_log_set(_journal.log_callback, ctypes.c_void_p())
     _set_abort_callback(_journal.abort_callback)
     llama.llama_backend_init()
+
+
+def directory() -> Path:
+    """Where the binding found `libllama`, with the other libraries beside it."""
+    return Path(llama._lib._name).parent
+
+
+@contextmanager
+def overhearing() -> Iterator[list[str]]:
+    """Everything that llama.cpp says meanwhile, at every level, as it comes."""
+    lines: list[str] = []
+    _journal.overheard = lines
+    try:
+        yield lines
+    finally:
+        _journal.overheard = None
 
 
 def forget_errors() -> None:

@@ -24,15 +24,18 @@ from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.batch import Batch
-from service.engine.calibrate import BLAS_ROWS, settle_blas
+from service.engine.calibrate import BLAS_ROWS
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
 from service.engine.grammar.trial import Trial
-from service.engine.loading import LoadedModel, load_model, open_context
+from service.engine.loading import LoadedModel
+from service.engine.records import Records
 from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
 from service.engine.sampling.candidates import Row
 from service.engine.sampling.logprobs import logprob_of
 from service.engine.sampling.sampler import RowSampler
+from service.engine.starting import prepare
+from service.engine.tuning import Tuning
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
 
@@ -51,20 +54,19 @@ def create_runner(
     model_path: Path,
     model_name: str,
     on_progress: Callable[[float], None],
+    records: Records | None = None,
 ) -> LlamaRunner:
     """Load a model and make its context. Raises `ModelFileError` with one sentence.
 
-    `on_progress` hears the loaded share, 0 to 1, in the calling thread.
+    `on_progress` hears the loaded share, 0 to 1, in the calling thread. Without `records` nothing
+    is remembered, and how the model is best computed is assumed rather than measured.
     """
-    library.start()
     with ExitStack() as owned:
-        model = load_model(model_path, settings, on_progress)
-        owned.callback(model.close)
-        blas_from = settle_blas(model, settings)
-        context = open_context(model, settings)
-        owned.callback(llama.llama_free, context)
-        runner = LlamaRunner(model, context, settings, model_name)
-        runner.reads_with_blas_from(blas_from)
+        start = prepare(settings, model_path, on_progress, records, owned)
+        fitting = settings.model_copy(update={"slots": start.sizes.slots})
+        runner = LlamaRunner(start.model, start.context, fitting, model_name)
+        runner.computes_as(start.tuning)
+        runner.notice, runner.degraded = start.notice, start.degraded
         runner.owns(owned.pop_all())
     return runner
 
@@ -76,7 +78,10 @@ class LlamaRunner:
         self, model: LoadedModel, context: Any, settings: EngineSettings, name: str
     ) -> None:
         self._closing = ExitStack()
-        self._blas_from: int | None = None
+        self._tuning = Tuning(0, 0)  # as the context was opened
+        self._num_threads = 0
+        self.notice: str | None = None
+        self.degraded: str | None = None
         self._vocabulary = Vocabulary(model.vocab, max_prompt_bytes=settings.max_prompt_bytes)
         self._grammars = Grammars(
             lambda: create_alphabet(self._vocabulary), Trial(special_names(self._vocabulary))
@@ -100,9 +105,9 @@ class LlamaRunner:
         """Close these with the runner."""
         self._closing = resources
 
-    def reads_with_blas_from(self, num_tokens: int | None) -> None:
-        """Read fewer tokens than that without BLAS; None where there is no BLAS to avoid."""
-        self._blas_from = num_tokens
+    def computes_as(self, tuning: Tuning) -> None:
+        """With these threads, and without BLAS where it does not pay."""
+        self._tuning = tuning
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -120,6 +125,7 @@ class LlamaRunner:
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
         self._check_parts(parts)
         self._abort.lower()
+        self._use_threads(self._tuning.prefill_threads)
         for call in self._calls(parts):
             self._read(call)
 
@@ -132,6 +138,7 @@ class LlamaRunner:
             token_ids.append(row.token_id)
         self._check_tokens(token_ids)
         self._abort.lower()
+        self._use_threads(self._tuning.decode_threads)
         count = len(slots)
         self._batch.token[:count] = token_ids
         self._batch.position[:count] = positions
@@ -244,8 +251,8 @@ class LlamaRunner:
 
     def _calls(self, parts: Sequence[PrefillPart]) -> Iterator[Sequence[PrefillPart]]:
         """The parts as one call, or as several that are too small for BLAS where it would lose."""
-        total = sum(len(part.token_ids) for part in parts)
-        if self._blas_from is None or total >= self._blas_from or total < BLAS_ROWS:
+        total, blas_from = sum(len(part.token_ids) for part in parts), self._tuning.blas_from
+        if blas_from is None or total >= blas_from or total < BLAS_ROWS:
             yield parts
             return
         for part in parts:
@@ -265,6 +272,11 @@ class LlamaRunner:
         self._run(at, [part.slot for part in parts], outputs=False)
         for part in parts:
             self._held[part.slot] += len(part.token_ids)
+
+    def _use_threads(self, count: int) -> None:
+        if count != self._num_threads:
+            self._num_threads = count
+            llama.llama_set_n_threads(self._context, count, count)
 
     def _run(self, count: int, slots: Sequence[int], *, outputs: bool) -> None:
         self._num_rows = 0

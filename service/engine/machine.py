@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+
+# The limit and the use of a cgroup, version 2 and version 1.
+_MEMORY_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def usable_cores(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
@@ -26,19 +35,84 @@ def available_memory(
     membership: Path = Path("/proc/self/cgroup"),
     meminfo: Path = Path("/proc/meminfo"),
 ) -> int:
-    """Bytes that can be taken without swapping: `MemAvailable`, bounded by the cgroup's limit."""
-    free = [_mem_available(meminfo)]
+    """Bytes that can be taken without swapping: `MemAvailable`, bounded by each cgroup's limit.
+
+    Cached files count as free, as they do in `MemAvailable`: a model that has just been used is
+    still in the cache of the service's own cgroup, and must not stand in its own way.
+    """
+    free = [_meminfo(meminfo, "MemAvailable")]
     for folder in _own_cgroups(cgroups, membership):
-        for limit, used, statistics in (
-            ("memory.max", "memory.current", "memory.stat"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
-        ):
+        for limit, used in _MEMORY_FILES:
             most = _number(folder / limit)
             now = _number(folder / used)
             if most is not None and now is not None:
-                reclaimable = _statistic(folder / statistics, "inactive_file")
-                free.append(max(0, most - now + reclaimable))
+                free.append(max(0, most - now + _cached(folder / "memory.stat")))
     return min(free)
+
+
+def memory_limit(
+    cgroups: Path = _CGROUPS,
+    membership: Path = Path("/proc/self/cgroup"),
+    meminfo: Path = Path("/proc/meminfo"),
+) -> int:
+    """Bytes that this process could ever have: the machine's, bounded by each cgroup's limit."""
+    limits = [
+        _number(folder / limit)
+        for folder in _own_cgroups(cgroups, membership)
+        for limit, _ in _MEMORY_FILES
+    ]
+    return min([_meminfo(meminfo, "MemTotal"), *(most for most in limits if most is not None)])
+
+
+def physical_cores(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Usable processors that are not another thread of one already counted; 0 if unknown."""
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            siblings.add((cpus / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip())
+        except OSError:
+            return 0
+    return len(siblings)
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:
+    """The processor's name and its instruction sets; an empty name where it has none."""
+    name, flags = "", frozenset[str]()
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return name, flags
+    for line in lines:
+        key, _, value = line.partition(":")
+        match key.strip():
+            case "model name" | "Model" if not name:
+                name = " ".join(value.split())
+            case "flags" | "Features" if not flags:
+                flags = frozenset(value.split())
+    return name, flags
+
+
+@contextmanager
+def waiting(tasks: Path = Path("/proc/self/task")) -> Iterator[Callable[[], float]]:
+    """The share of the time in which threads of ours could run and no core was free for them.
+
+    Yields what tells it, once the block has ended; 0 where the kernel does not say.
+    """
+    share = 0.0
+    began, waited = time.perf_counter_ns(), _waited_ns(tasks)
+    yield lambda: share
+    elapsed = time.perf_counter_ns() - began
+    share = max(0, _waited_ns(tasks) - waited) / max(1, elapsed)
+
+
+def _waited_ns(tasks: Path) -> int:
+    total = 0
+    for thread in tasks.iterdir():
+        try:
+            total += int((thread / "schedstat").read_text().split()[1])
+        except (OSError, IndexError, ValueError):  # it has just ended, or the kernel keeps none
+            continue
+    return total
 
 
 def _own_cgroups(cgroups: Path, membership: Path) -> list[Path]:
@@ -84,16 +158,20 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def _statistic(path: Path, name: str) -> int:
+def _cached(statistics: Path) -> int:
+    """Bytes of file cache. Version 1 tells those of the children apart (`total_`)."""
     try:
-        lines = path.read_text().splitlines()
+        lines = statistics.read_text().splitlines()
     except OSError:
         return 0
-    return next((int(v) for k, v in (line.split() for line in lines) if k == name), 0)
+    facts = {key: int(value) for key, value in (line.split() for line in lines)}
+    return sum(
+        facts.get(f"total_{name}", facts.get(name, 0)) for name in ("inactive_file", "active_file")
+    )
 
 
-def _mem_available(meminfo: Path) -> int:
+def _meminfo(meminfo: Path, name: str) -> int:
     for line in meminfo.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"{meminfo} does not say how much memory is available")
+    raise OSError(f"{meminfo} does not say {name}")

@@ -1,8 +1,9 @@
-"""OpenBLAS in use or not, and why; each in a process of its own, for it cannot be asked twice."""
+"""How a model is best computed; measured in a process of its own, for OpenBLAS cannot come back."""
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,36 +12,41 @@ from typing import Any
 import pytest
 
 from service.engine.calibrate import break_even
+from service.engine.probe import pick, race
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel
 
-pytestmark = pytest.mark.model
-
 PROGRAM = """
 import json, sys, time
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from service import log
-from service.engine import calibrate, library, loading
+from service.engine import backends, starting
+from service.engine.records import Records
 from service.settings import EngineSettings, LogSettings
 
 log.configure(LogSettings(format="json"), "engine")
-library.start()
+path = Path(sys.argv[1])
 settings = EngineSettings(**json.loads(sys.argv[2]))
-model = loading.load_model(Path(sys.argv[1]), settings, lambda _: None)
-began = time.perf_counter()
-in_use = calibrate.settle_blas(model, settings)
-seconds = time.perf_counter() - began
-registered = bool(calibrate._registry(b"BLAS"))
-context = loading.open_context(model, settings)
-print(json.dumps({"in_use": in_use is not None, "from": in_use, "seconds": seconds,
-                  "registered": registered, "context": bool(context)}))
+records = Records(Path(sys.argv[3]), path)
+with ExitStack() as owned:
+    start = starting.prepare(settings, path, lambda _: None, records, owned)
+    began = time.perf_counter()
+    again = starting.settle(start.model, settings, start.sizes, records)
+    seconds = time.perf_counter() - began
+    build_has_blas = (backends.library.directory() / "libggml-blas.so").exists()
+    print(json.dumps({"tuning": asdict(start.tuning), "same": again.tuning == start.tuning,
+                      "table": [asdict(line) for line in again.table], "again_seconds": seconds,
+                      "in_use": backends.has_blas(), "build_has_blas": build_has_blas}))
 """
 
 
-def settle(path: Path, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was decided, and the log line that says why."""
+def settle(path: Path, folder: Path, **settings: Any) -> tuple[dict[str, Any], list[str]]:
+    """What was decided, and what was logged meanwhile."""
+    options = json.dumps({"slots": 2, **settings})
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), json.dumps({"slots": 2, **settings})],
+        [sys.executable, "-c", PROGRAM, str(path), options, str(folder)],
         capture_output=True,
         check=True,
         text=True,
@@ -48,7 +54,7 @@ def settle(path: Path, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]
     )
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     verdict: dict[str, Any] = json.loads(done.stdout)
-    return verdict, next(line for line in lines if line["event"] == "blas_calibrated")
+    return verdict, [line["event"] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -58,40 +64,58 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shape.write(tmp_path_factory.mktemp("models") / "large.gguf")
 
 
-def test_a_tiny_model_is_not_measured() -> None:
-    verdict, said = settle(POCKET)
-    assert (verdict["in_use"], verdict["registered"]) == (False, False)
-    assert said["reason"] == "the model is too small to gain"
-    assert verdict["seconds"] < 0.2
+@pytest.mark.model
+def test_a_tiny_model_is_not_measured(tmp_path: Path) -> None:
+    verdict, said = settle(POCKET, tmp_path)
+    assert verdict["tuning"]["decode_threads"] == verdict["tuning"]["prefill_threads"] == 1
+    assert (verdict["in_use"], verdict["tuning"]["blas_from"]) == (False, None)
+    assert "calibrated" not in said
+    assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("choice", ["on", "off"])
-def test_the_settings_can_force_it(choice: str) -> None:
-    verdict, said = settle(POCKET, blas=choice)
-    if said["reason"] == "this build has no BLAS":
+def test_the_settings_can_force_openblas(choice: str, tmp_path: Path) -> None:
+    verdict, _ = settle(POCKET, tmp_path, blas=choice)
+    if not verdict["build_has_blas"]:
         pytest.skip("this build has no BLAS")
-    assert verdict["in_use"] == verdict["registered"] == (choice == "on")
-    assert said["reason"] == "forced by the settings"
+    assert verdict["in_use"] == (choice == "on")
+    assert verdict["tuning"]["blas_from"] == (32 if choice == "on" else None)
 
 
-def test_many_slots_rule_it_out(large: Path) -> None:
-    verdict, said = settle(large, slots=32, context_length=256)
-    assert not verdict["registered"]
-    assert said["reason"] in (
-        "decoding 32 slots at once would lose",
-        "this build has no BLAS",
-    )
+@pytest.mark.model
+def test_it_is_measured_once_and_remembered(large: Path, tmp_path: Path) -> None:
+    verdict, said = settle(large, tmp_path)
+    assert said.count("calibrated") == 1
+    assert verdict["same"]
+    assert verdict["again_seconds"] < 0.1
+    assert verdict["in_use"] == (verdict["tuning"]["blas_from"] is not None)
+    questions = {line["question"] for line in verdict["table"]}
+    assert {"writing", "reading", "reading much", "a turn after 1024 tokens"} <= questions
+    for question in questions:
+        chosen = [line for line in verdict["table"] if line["question"] == question]
+        assert sum(line["chosen"] for line in chosen) <= 1
+        assert all(0 < line["seconds_per_token"] < 1 for line in chosen)
+    _, said = settle(large, tmp_path)
+    assert "calibrated" not in said
 
 
-def test_it_is_measured_and_the_better_way_is_kept(large: Path) -> None:
-    verdict, said = settle(large)
-    if said["reason"] == "this build has no BLAS":
-        pytest.skip("this build has no BLAS")
-    assert said["reason"] == "measured"
-    assert said["products"] > 0
-    assert verdict["from"] == said["pays_from_tokens"]
-    assert verdict["in_use"] == verdict["registered"] == said["in_use"]
-    assert verdict["context"]
+@pytest.mark.model
+def test_other_settings_or_a_torn_note_are_measured_anew(large: Path, tmp_path: Path) -> None:
+    settle(large, tmp_path, threads=1)
+    (note,) = tmp_path.glob("calibration-*.json")
+    note.write_text(note.read_text()[:100])
+    verdict, said = settle(large, tmp_path, threads=1)
+    assert said.count("calibrated") == 1
+    assert verdict["tuning"]["decode_threads"] == verdict["tuning"]["prefill_threads"] == 1
+    settle(large, tmp_path, threads=1, batch_tokens=128)
+    assert len(list(tmp_path.glob("calibration-*.json"))) == 2
+
+
+@pytest.mark.model
+def test_many_slots_rule_openblas_out(large: Path, tmp_path: Path) -> None:
+    verdict, _ = settle(large, tmp_path, slots=32, context_length=256)
+    assert not verdict["in_use"]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +125,7 @@ def test_it_is_measured_and_the_better_way_is_kept(large: Path) -> None:
         (5.5, 2.97, 1.52, 145),  # measured beside eight other processes
         (5.5, 5.4, 5.3, None),  # only just, and only for the longest
         (5.0, 1.0, 0.05, 32),  # nearly free
+        (math.inf, 1.0, 0.5, None),  # could not be measured
     ],
 )
 def test_blas_pays_from_where_its_cost_per_call_is_earned_back(
@@ -111,3 +136,26 @@ def test_blas_pays_from_where_its_cost_per_call_is_earned_back(
 
 def test_a_batch_too_small_for_blas_gains_nothing() -> None:
     assert break_even(32, 1.0, 0.5, 0.5) is None
+
+
+def test_what_is_usual_stays_unless_it_loses_by_more_than_the_noise() -> None:
+    assert pick({1: 0.96, 2: 1.0}, 2, 0.05) == 2
+    assert pick({1: 0.94, 2: 1.0}, 2, 0.05) == 1
+    assert pick({1: math.inf, 2: math.inf}, 2, 0.05) == 2
+
+
+def test_trials_take_turns_and_the_best_of_each_counts() -> None:
+    order: list[str] = []
+    times = {"a": iter([9.0, 2.0, 5.0]), "b": iter([3.0, 4.0, 8.0])}
+
+    def trial(name: str) -> float:
+        order.append(name)
+        return next(times[name], math.inf)
+
+    best = race({"a": lambda: trial("a"), "b": lambda: trial("b")}, seconds=60)
+    assert best == {"a": 2.0, "b": 3.0}
+    assert order[:4] == ["a", "b", "a", "b"]
+
+
+def test_every_trial_is_run_at_least_once() -> None:
+    assert race({"a": lambda: 1.0, "b": lambda: 2.0}, seconds=0) == {"a": 1.0, "b": 2.0}

@@ -17,6 +17,7 @@ from service.domain.errors import ModelFileError
 from service.domain.sampling import Sampling
 from service.engine.llama import LlamaRunner, create_runner
 from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
+from service.engine.tuning import Tuning
 from service.settings import EngineSettings
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel
@@ -291,13 +292,13 @@ def test_memory_that_cannot_be_cut_is_kept_whole_or_given_up(tmp_path: Path) -> 
 def test_reading_in_small_calls_means_the_same(pocket: LlamaRunner) -> None:
     ids = chat(pocket, "What is the capital of France? " * 12)
     expected = alone(pocket, ids)
-    pocket.reads_with_blas_from(200)
+    pocket.computes_as(Tuning(1, 1, blas_from=200))
     try:
         assert 64 < len(ids) < 200
         assert alone(pocket, ids) == expected
         assert pocket.resident(0) == len(ids) - 1 + len(expected)
     finally:
-        pocket.reads_with_blas_from(None)
+        pocket.computes_as(Tuning(1, 1))
 
 
 def test_an_abort_between_calls_is_forgotten(pocket: LlamaRunner) -> None:

@@ -1,4 +1,4 @@
-"""What a model needs, and what is said when that is not there."""
+"""How many slots fit, and what is said when none do."""
 
 from __future__ import annotations
 
@@ -9,50 +9,108 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.errors import ModelFileError
-from service.engine.memory import Need, Shape, largest_fit, require_memory
+from service.engine.memory import Need, Sizes, Wish, plan_memory, smaller, wish_of
+from service.settings import EngineSettings
 
-GIB = 2**30
-
-# Qwen2.5 0.5B: llama.cpp reports 384 MiB of KV cache for 8 slots of 4096 tokens.
-QWEN = Shape(
-    weight_bytes=398 * 2**20,
-    num_layers=24,
-    kv_width=2 * 2 * 64,
-    embedding=896,
-    feed_forward=4864,
-    vocabulary=151_936,
-)
-WISH = Need(QWEN, slots=8, cells=4096, rows=512)
+MIB = 2**20
+PATH = Path("m.gguf")
 
 
-def test_the_cache_is_what_llama_cpp_reports() -> None:
-    assert WISH.conversations == 384 * 2**20
+def need_of(sizes: Sizes) -> Need:
+    """Qwen2.5 0.5B, as llama.cpp reports it: 12 KiB a token."""
+    conversations = sizes.total * 12 * 1024
+    return Need(398 * MIB, conversations, (40 + sizes.slots) * MIB, process=100 * MIB)
+
+
+WISH = Wish(Sizes(8, 4096))
 
 
 def test_enough_memory_is_no_matter() -> None:
-    require_memory(Path("m.gguf"), WISH, WISH.total)
+    plan = plan_memory(PATH, WISH, need_of, need_of(WISH.sizes).total)
+    assert (plan.sizes, plan.notice) == (WISH.sizes, None)
+
+
+def test_slots_go_first_and_it_is_told() -> None:
+    plan = plan_memory(PATH, WISH, need_of, 800 * MIB)
+    assert plan.sizes == Sizes(5, 4096)
+    assert plan.notice == (
+        "m runs with 5 slots of 4096 tokens instead of 8 slots of 4096 tokens, which would need "
+        "930 MiB of memory where 800 MiB is available."
+    )
+
+
+def test_then_the_context_gets_shorter() -> None:
+    assert plan_memory(PATH, WISH, need_of, 570 * MIB).sizes == Sizes(1, 2560)
+
+
+@pytest.mark.parametrize(
+    ("wish", "sizes"),
+    [
+        (Wish(Sizes(8, 4096), slots_are_fixed=True), Sizes(8, 1536)),
+        (Wish(Sizes(8, 4096), cells_are_fixed=True), Sizes(3, 4096)),
+    ],
+)
+def test_what_the_operator_fixed_stays(wish: Wish, sizes: Sizes) -> None:
+    assert plan_memory(PATH, wish, need_of, 700 * MIB).sizes == sizes
 
 
 @pytest.mark.parametrize(
     ("available", "advice"),
     [
-        (800 * 2**20, r"5 slots of 4096 tokens would fit \(PARLEY_ENGINE__SLOTS=5"),
-        (580 * 2**20, r"1 slot of 3072 tokens would fit .*CONTEXT_LENGTH=3072"),
-        (300 * 2**20, r"its weights alone are 398 MiB, so use a smaller model"),
+        (800 * MIB, r"5 slots of 4096 tokens would fit \(PARLEY_ENGINE__SLOTS=5"),
+        (570 * MIB, r"1 slot of 2560 tokens would fit .*CONTEXT_LENGTH=2560"),
+        (300 * MIB, r"its weights alone are 398 MiB, so use a smaller model"),
     ],
 )
-def test_too_little_memory_is_refused_with_what_would_fit(available: int, advice: str) -> None:
-    with pytest.raises(ModelFileError, match=f"m.gguf needs 938 MiB.*{advice}") as caught:
-        require_memory(Path("m.gguf"), WISH, available)
+def test_what_is_fixed_and_does_not_fit_is_refused(available: int, advice: str) -> None:
+    wish = Wish(Sizes(8, 4096), slots_are_fixed=True, cells_are_fixed=True)
+    with pytest.raises(ModelFileError, match=f"m.gguf needs 930 MiB.*{advice}") as caught:
+        plan_memory(PATH, wish, need_of, available)
     assert "\n" not in caught.value.message
 
 
-@given(available=st.integers(0, 2 * GIB), slots=st.integers(1, 64), cells=st.integers(1, 64))
-def test_the_advice_fits_and_nothing_larger_does(available: int, slots: int, cells: int) -> None:
-    need = Need(QWEN, slots, cells * 256, 512)
-    fit = largest_fit(need, available)
-    if fit is None:
-        assert need.with_size(1, 256).total > available
+def test_a_context_too_short_for_a_chat_is_refused() -> None:
+    with pytest.raises(ModelFileError, match="its weights alone are 398 MiB"):
+        plan_memory(PATH, WISH, need_of, 542 * MIB)
+
+
+@given(
+    available=st.integers(500, 3000),
+    slots=st.integers(1, 64),
+    blocks=st.integers(2, 64),
+)
+def test_what_is_chosen_fits_and_nothing_larger_does(
+    available: int, slots: int, blocks: int
+) -> None:
+    wish = Wish(Sizes(slots, blocks * 256))
+    try:
+        sizes = plan_memory(PATH, wish, need_of, available * MIB).sizes
+    except ModelFileError:
+        assert need_of(Sizes(1, 512)).total > available * MIB
         return
-    assert need.with_size(*fit).total <= available
-    assert fit[0] == slots or need.with_size(fit[0] + 1, fit[1]).total > available
+    assert need_of(sizes).total <= available * MIB
+    if sizes.slots > 1:
+        assert sizes.cells == wish.sizes.cells
+    if sizes != wish.sizes:
+        larger = (
+            Sizes(sizes.slots + 1, sizes.cells)
+            if sizes.cells == wish.sizes.cells
+            else Sizes(1, sizes.cells + 256)
+        )
+        assert need_of(larger).total > available * MIB
+
+
+def test_only_what_was_set_is_fixed() -> None:
+    assert wish_of(EngineSettings(), 3000) == Wish(Sizes(8, 3072))
+    assert wish_of(EngineSettings(slots=2), 10**6) == Wish(Sizes(2, 4096), slots_are_fixed=True)
+    wish = wish_of(EngineSettings(context_length=1000), 10**6)
+    assert wish == Wish(Sizes(8, 1024), cells_are_fixed=True)
+
+
+def test_half_as_much_has_an_end() -> None:
+    sizes: Sizes | None = Sizes(5, 4096)
+    seen = []
+    while sizes is not None:
+        seen.append((sizes.slots, sizes.cells))
+        sizes = smaller(sizes)
+    assert seen == [(5, 4096), (2, 4096), (1, 4096), (1, 2048), (1, 1024), (1, 512)]

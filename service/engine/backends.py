@@ -1,0 +1,120 @@
+"""What llama.cpp can compute with here: kernels for this processor, OpenBLAS, graphics cards.
+
+A build for one machine has its kernels linked in. A portable one has a library for each kind of
+processor beside it (`GGML_BACKEND_DL`, `GGML_CPU_ALL_VARIANTS`); the best that runs here has to
+be loaded before the first model.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from service.domain.errors import ModelFileError
+from service.engine import library, machine
+from service.log import get_logger
+
+_log = get_logger(__name__)
+
+# ggml_backend_dev_type
+_CPU, _GPU, _INTEGRATED_GPU = 0, 1, 2
+
+_count = library.function("ggml_backend_reg_count", ctypes.c_size_t)
+_load_all = library.function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
+_by_name = library.function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
+_unload = library.function("ggml_backend_unload", None, ctypes.c_void_p)
+_register = library.function("ggml_backend_register", None, ctypes.c_void_p)
+_device_count = library.function("ggml_backend_dev_count", ctypes.c_size_t)
+_device = library.function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+_device_type = library.function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+_device_text = library.function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+_device_memory = library.function(
+    "ggml_backend_dev_memory",
+    None,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_size_t),
+    ctypes.POINTER(ctypes.c_size_t),
+)
+
+_LOADED_CPU = re.compile(r"loaded CPU backend from .*libggml-cpu-?(\w*)\.so")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphicsCard:
+    """A device that layers can be put on; memory in bytes."""
+
+    name: str
+    free: int
+    total: int
+
+
+@cache
+def load() -> str:
+    """Make this processor's kernels available, once; returns what they were compiled for.
+
+    That is `native` for kernels that are linked in, else llama.cpp's name of the variant. Raises
+    `ModelFileError` when none of the variants runs on this processor.
+    """
+    if _count():
+        return "native"
+    folder = library.directory()
+    with library.overhearing() as lines:
+        _load_all(bytes(folder))
+    if not _devices(_CPU):
+        name, _ = machine.processor()
+        raise ModelFileError(
+            f"This processor ({name or 'of an unknown kind'}) runs none of the kernels in "
+            f"{folder}; compile llama-cpp-python on this machine (`make setup`)."
+        )
+    variant = next((m[1] for line in lines if (m := _LOADED_CPU.search(line))), "") or "generic"
+    _log.info("kernels_chosen", variant=variant)
+    return variant
+
+
+def graphics_cards() -> list[GraphicsCard]:
+    """The devices that layers would be put on; empty where this build or machine has none."""
+    cards = []
+    for device in [*_devices(_GPU), *_devices(_INTEGRATED_GPU)]:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        _device_memory(device, ctypes.byref(free), ctypes.byref(total))
+        text = (_device_text(device) or b"").decode("utf-8", "replace")
+        cards.append(GraphicsCard(text, free.value, total.value))
+    return cards
+
+
+def has_blas() -> bool:
+    """Whether OpenBLAS is in use for contexts that are created from now on."""
+    return bool(_by_name(b"BLAS"))
+
+
+class Blas:
+    """OpenBLAS, to be taken out and put back. A context keeps the backends of its birth."""
+
+    def __init__(self) -> None:
+        self._pointer: Any = _by_name(b"BLAS")
+        # Where it is a library of its own, taking it out would also unmap it, under the contexts
+        # that still use it.
+        path: Path = library.directory() / "libggml-blas.so"
+        self._mapped = ctypes.CDLL(str(path)) if self._pointer and path.exists() else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether this build has it."""
+        return bool(self._pointer)
+
+    def take_out(self) -> None:
+        if self._pointer:
+            _unload(self._pointer)
+
+    def put_back(self) -> None:
+        if self._pointer:
+            _register(self._pointer)
+
+
+def _devices(kind: int) -> list[Any]:
+    found = [_device(index) for index in range(_device_count())]
+    return [device for device in found if _device_type(device) == kind]

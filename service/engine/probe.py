@@ -1,0 +1,134 @@
+"""Times the model's first layers, computed in one way or another.
+
+All layers cost the same, so a few of them tell which way is quicker: a trial takes milliseconds
+where the whole model would take seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import llama_cpp.llama_cpp as llama
+
+from service.engine import library
+from service.engine.batch import Batch
+from service.engine.loading import LoadedModel
+from service.engine.memory import Sizes
+from service.engine.tuning import Tuning, context_params
+from service.settings import EngineSettings
+
+Option = TypeVar("Option", bound=Hashable)
+
+# A trial that has not seen the end of its layers by then is given up.
+_TRIAL_SECONDS = 3.0
+
+# More rounds than this tell nothing new.
+_MAX_ROUNDS = 7
+
+# llama.cpp's name for what comes out of a layer.
+_LAYER = re.compile(rb"^l_out-(\d+)$")
+
+_name = library.function("ggml_get_name", ctypes.c_char_p, ctypes.c_void_p, keep_gil=True)
+
+
+class Probe:
+    """A context of one slot, computed as `tuning` says; `exists` tells whether that is possible.
+
+    Closed by `closing`. It keeps the backends that were there when it was created.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        settings: EngineSettings,
+        tuning: Tuning,
+        cells: int,
+        closing: ExitStack,
+    ) -> None:
+        self._layers = 0
+        self._started = self._seconds = math.inf
+        self._filling = False
+        self._depth = 0
+        self._callback = llama.ggml_backend_sched_eval_callback(self._on_node)
+        params = context_params(settings, Sizes(1, cells), tuning)
+        params.cb_eval = self._callback
+        self._context = llama.llama_init_from_model(model.pointer, params)
+        self.exists = bool(self._context)
+        if self.exists:
+            closing.callback(llama.llama_free, self._context)
+            self._flag = library.AbortFlag(self._context)
+            self._batch = Batch(params.n_batch)
+            self._memory = llama.llama_get_memory(self._context)
+
+    def fill(self, num_tokens: int) -> None:
+        """Take `num_tokens` for read, without computing them: what they say does not matter."""
+        self._filling = True
+        chunk = len(self._batch.token)
+        for start in range(0, num_tokens, chunk):
+            self._decode(start, min(chunk, num_tokens - start))
+        self._filling = False
+        self._depth = num_tokens
+
+    def run(self, rows: int, threads: int, layers: int) -> float:
+        """Seconds for that many rows to pass that many layers; infinite when it took too long."""
+        if not self.exists:
+            return math.inf
+        self._layers = layers
+        self._started = self._seconds = math.inf
+        llama.llama_set_n_threads(self._context, threads, threads)
+        self._flag.lower()
+        timer = threading.Timer(_TRIAL_SECONDS, self._flag.raise_)
+        timer.start()
+        try:
+            self._decode(self._depth, rows)
+        finally:
+            timer.cancel()
+        llama.llama_memory_seq_rm(self._memory, 0, self._depth, -1)
+        return self._seconds
+
+    def _decode(self, start: int, count: int) -> None:
+        self._batch.position[:count] = range(start, start + count)
+        llama.llama_decode(self._context, self._batch.close(count, outputs=False))
+
+    def _on_node(self, node: Any, ask: bool, _user_data: object) -> bool:
+        """llama.cpp asks about each node, then tells when one that we asked for is done."""
+        if self._filling:
+            return ask  # the first node of all is the last that is computed
+        if ask:
+            if self._started == math.inf:
+                self._started = time.perf_counter()
+            layer = _LAYER.match(_name(node) or b"")
+            return layer is not None and int(layer[1]) == self._layers - 1
+        self._seconds = time.perf_counter() - self._started
+        self._flag.raise_()
+        return False
+
+
+def race(trials: Mapping[Option, Callable[[], float]], seconds: float) -> dict[Option, float]:
+    """The best time of each trial, all tried in turn until `seconds` are over, at least once.
+
+    Whatever else the machine does hits them alike; the best time is the one that it hit least.
+    """
+    began = time.perf_counter()
+    best = dict.fromkeys(trials, math.inf)
+    for _ in range(_MAX_ROUNDS):
+        for option, trial in trials.items():
+            best[option] = min(best[option], trial())
+        if time.perf_counter() - began > seconds:
+            break
+    return best
+
+
+def pick(times: Mapping[Option, float], usual: Option, margin: float) -> Option:
+    """The quickest, but the usual one unless it loses by more than `margin` of its time."""
+    best = min(times, key=lambda option: times[option])
+    if times[best] < times.get(usual, math.inf) * (1 - margin):
+        return best
+    return usual

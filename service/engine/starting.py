@@ -1,0 +1,95 @@
+"""From a file to a model with its context: planned, loaded, measured, opened, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+
+from service.engine import calibrate, library, machine
+from service.engine.calibrate import Calibration
+from service.engine.loading import LoadedModel, load_model, open_context, plan_for
+from service.engine.memory import MemoryPlan, Sizes
+from service.engine.records import Records
+from service.engine.tuning import Tuning
+from service.log import get_logger
+from service.settings import EngineSettings
+
+_log = get_logger(__name__)
+
+# Where the plan takes less than this share of the memory there is, lack of it kills nobody.
+_CRAMPED_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model that is ready to run. `notice` and `degraded` are sentences: what memory did not
+    allow, and what was given up after the engine had died of more."""
+
+    model: LoadedModel
+    context: Any
+    sizes: Sizes
+    tuning: Tuning
+    notice: str | None
+    degraded: str | None
+
+
+def prepare(
+    settings: EngineSettings,
+    path: Path,
+    on_progress: Callable[[float], None],
+    records: Records | None,
+    owned: ExitStack,
+) -> Start:
+    """Load a model in the sizes that fit. Raises `ModelFileError` with one sentence.
+
+    What was acquired is closed by `owned`. `on_progress` hears the loaded share, 0 to 1, and
+    exactly 1 when calibration begins. Without `records` nothing is remembered or measured.
+    """
+    library.start()
+    plan = plan_for(path, settings)
+    sizes, degraded = _what_to_try(plan, records)
+    model = load_model(path, settings, on_progress)
+    owned.callback(model.close)
+    tuning = settle(model, settings, sizes, records).tuning
+    calibrate.apply_blas(tuning)
+    context = open_context(model, settings, sizes, tuning)
+    owned.callback(llama.llama_free, context)
+    if plan.notice:
+        _log.warning("memory_is_short", notice=plan.notice)
+    if degraded:
+        _log.warning("engine_degraded", reason=degraded)
+    return Start(model, context, sizes, tuning, plan.notice, degraded)
+
+
+def settle(
+    model: LoadedModel, settings: EngineSettings, sizes: Sizes, records: Records | None
+) -> Calibration:
+    """How to compute: assumed where that is as good, remembered, or else measured now."""
+    assumed = calibrate.assumed(model.size_bytes, settings)
+    if assumed is not None:
+        return assumed
+    if records is None:
+        return calibrate.unmeasured(settings)
+    found = records.calibration(settings)
+    if found is None:
+        found = calibrate.measure(model, settings, sizes)
+        records.keep(settings, found)
+    if found.is_disturbed:
+        _log.warning(
+            "calibration_disturbed",
+            reason="Other processes were using the processors; `parley calibrate` measures anew.",
+            waited=found.waited,
+        )
+    return found
+
+
+def _what_to_try(plan: MemoryPlan, records: Records | None) -> tuple[Sizes, str | None]:
+    """The planned sizes, or less where the engine has died of them."""
+    if records is None or plan.need.total < _CRAMPED_SHARE * plan.available:
+        return plan.sizes, None
+    return records.attempts.begin(plan.wish, plan.sizes, machine.memory_limit())

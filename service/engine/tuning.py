@@ -1,0 +1,60 @@
+"""How the model is computed on this machine: what calibration decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+
+from service.engine.memory import Sizes
+from service.settings import EngineSettings
+
+MAX_UBATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """`decode_threads` compute steps of running streams, `prefill_threads` prompts.
+
+    `ubatch`: rows that are computed together. `flash_attention` None: as llama.cpp sees fit.
+    `blas_from`: rows in one call from which OpenBLAS is worth its cost; None: never.
+    """
+
+    decode_threads: int
+    prefill_threads: int
+    ubatch: int = MAX_UBATCH
+    flash_attention: bool | None = None
+    blas_from: int | None = None
+
+    def __str__(self) -> str:
+        attention = {None: "as llama.cpp chooses", True: "on", False: "off"}[self.flash_attention]
+        blas = "off" if self.blas_from is None else f"from {self.blas_from} tokens on"
+        return (
+            f"{self.decode_threads} threads for decoding, {self.prefill_threads} for prompts, "
+            f"{self.ubatch} rows at once, flash attention {attention}, OpenBLAS {blas}"
+        )
+
+
+def context_params(settings: EngineSettings, sizes: Sizes, tuning: Tuning) -> Any:
+    """Parameters of a stream-mode context of these sizes."""
+    params = llama.llama_context_default_params()
+    params.n_ctx = sizes.total
+    params.n_seq_max = sizes.slots
+    params.n_batch = max(settings.batch_tokens, sizes.slots)
+    params.n_ubatch = min(params.n_batch, max(tuning.ubatch, sizes.slots))
+    params.n_outputs_max = sizes.slots  # the default reserves a row of logits per batch token
+    params.n_threads = tuning.decode_threads
+    params.n_threads_batch = tuning.decode_threads  # drives every call of more than one token
+    params.flash_attn_type = _ATTENTION[tuning.flash_attention]
+    params.swa_full = True  # a windowed cache could not be trimmed to a shared prefix
+    params.kv_unified = False
+    params.no_perf = True
+    return params
+
+
+_ATTENTION = {
+    None: llama.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    True: llama.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    False: llama.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
