@@ -56,6 +56,11 @@ class ModelSettings(Group):
         None, description="A model to serve while the configured one is being fetched."
     )
     offline: bool = Field(False, description="Never contact the model hub.")
+    switch_grace_seconds: float = Field(
+        600,
+        ge=0,
+        description="How long answers of a model may go on after another one has taken over.",
+    )
 
 
 class EngineSettings(Group):
@@ -131,6 +136,9 @@ class ChatSettings(Group):
     )
     thinking: bool = Field(False, description="Let a reasoning model think unless told not to.")
     max_messages: int = Field(4096, ge=1, description="Most messages in one request.")
+    max_exchanges: int = Field(
+        50, ge=0, description="Most exchanges that the /api/v1 routes tell the model again."
+    )
 
 
 class StoreSettings(Group):
@@ -138,6 +146,9 @@ class StoreSettings(Group):
 
     url: str | None = Field(
         None, description="SQLAlchemy URL; unset means parley.sqlite in the state directory."
+    )
+    keep_days: float = Field(
+        0, ge=0, description="Conversations unused for longer are forgotten; 0 keeps all."
     )
 
 

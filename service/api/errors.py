@@ -34,6 +34,8 @@ STATUSES: Mapping[type[errors.ServiceError], int] = {
     errors.EngineUnavailable: 503,
     errors.GenerationFailed: 500,
     errors.StoreUnavailable: 503,
+    errors.Conflict: 409,
+    errors.PoisonousRequest: 422,
     errors.ConfigurationError: 500,
     errors.ModelFileError: 500,
     errors.DownloadFailed: 503,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ import click
 from service import __version__
 from service.auth.door import is_reachable_by_others
 from service.domain.errors import ConfigurationError, ModelFileError
+from service.domain.model import Mode
 from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
 from service.settings import Settings, child_environment, load_settings
@@ -104,11 +106,11 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
         if stand_in is None:
             raise ConfigurationError(notice)
         notice = f"{notice} {stand_in['name']} answers instead."
-    fetch = None if wanted is not None or settings.model.offline else settings.model.name
     return {
         "version": __version__,
-        "wanted": {"name": source.name, "path": str(wanted) if wanted else None},
+        "wanted": _to_model(source, wanted),
         "stand_in": stand_in,
+        "companions": list(_companions(settings, models_dir)),
         "notice": notice,
         "host": settings.api.host,
         "port": settings.api.port,
@@ -117,9 +119,10 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
         "drain_seconds": settings.drain_seconds,
         "stall_seconds": settings.engine.stall_seconds,
         "load_timeout_seconds": settings.engine.load_timeout_seconds,
+        "switch_grace_seconds": settings.model.switch_grace_seconds,
         "log_level": settings.log.level,
         "readable": readable,
-        "commands": child_commands(settings, fetch),
+        "commands": child_commands(settings),
     }
 
 
@@ -143,7 +146,7 @@ def check_door(settings: Settings) -> bool:
     )
 
 
-def child_commands(settings: Settings, fetch: str | None) -> dict[str, list[str] | None]:
+def child_commands(settings: Settings) -> dict[str, list[str] | None]:
     """The children's programs. `-P`: what lies in the present directory is not ours."""
     python = [sys.executable, "-P", "-m"]
     state_dir = str(settings.state_dir.absolute())
@@ -154,8 +157,12 @@ def child_commands(settings: Settings, fetch: str | None) -> dict[str, list[str]
             *("--config", "python:service.gunicorn_conf", "service.api.app:create_app()"),
         ],
         "download": (
-            [*python, "service.models", "pull", fetch, "--state-dir", state_dir] if fetch else None
+            [*python, "service.models", "--state-dir", state_dir, "pull"]
+            if not settings.model.offline
+            else None
         ),
+        "weigh": [*python, "service.engine.weigh"],
+        "trial": [*python, "service.chat.trial", "--state-dir", state_dir],
     }
 
 
@@ -198,7 +205,22 @@ def _stand_in(
             f"The stand-in {source.name} is not on this machine; choose one that is, "
             "such as pocket, which is built in."
         )
-    return {"name": source.name, "path": str(path)}
+    return _to_model(source, path)
+
+
+def _companions(settings: Settings, models_dir: Path) -> Iterator[dict[str, str | None]]:
+    """The models that embed and rerank, where there are any."""
+    for mode, name in ((Mode.EMBED, settings.embed.model), (Mode.RERANK, settings.rerank.model)):
+        if name is not None:
+            source = resolve(name)
+            yield _to_model(source, _usable_path(source, models_dir), mode)
+
+
+def _to_model(
+    source: ModelSource, path: Path | None, mode: Mode = Mode.CHAT
+) -> dict[str, str | None]:
+    where = str(path) if path is not None else None
+    return {"name": source.name, "path": where, "source": source.wanted, "mode": mode}
 
 
 def _why_missing(source: ModelSource, models_dir: Path) -> str:

@@ -93,6 +93,19 @@ class GenerationFailed(ServiceError):
     code = "generation_failed"
 
 
+class Conflict(ServiceError):
+    """What is asked for cannot be done while something else goes on, which the message names."""
+
+    code = "conflict"
+
+
+class PoisonousRequest(ServiceError):
+    """The same request was being answered each time when the engine crashed; it is not tried
+    again for a while."""
+
+    code = "poisonous_request"
+
+
 class StoreUnavailable(ServiceError):
     """What is kept on disk can't be read or written now: the disk is full, or the file broken."""
 

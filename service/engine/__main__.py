@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import resource
 import signal
@@ -132,15 +133,20 @@ class EngineProcess:
         readable, writable = socket.socketpair()
         readable.setblocking(False)
         writable.setblocking(False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, _noted)
         signal.set_wakeup_fd(writable.fileno())
         self._wakeup = (readable, writable)
         self._server.watch(readable, self._stop)
 
     def _stop(self) -> None:
-        """First time: finish what runs. Second time, or while loading: go now."""
-        self._wakeup[0].recv(1)
+        """First time: finish what runs. Second time, or while loading: go now. SIGUSR1: finish
+        what runs, however long it takes."""
+        if self._wakeup[0].recv(1)[0] == signal.SIGUSR1:
+            if self._intake is not None and not self._draining:
+                _log.info("engine_draining")
+                self._intake.drain(math.inf)
+            return
         if self._intake is None or self._draining:
             _log.info("engine_stopped_at_once")
             self._server.close()

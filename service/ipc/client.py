@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service.domain.chat import Priority, Prompt
 from service.domain.constraint import Constraint
-from service.domain.model import ModelInfo
+from service.domain.model import Mode, ModelInfo
 from service.domain.sampling import Sampling
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
@@ -60,6 +60,10 @@ class EngineStream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Queued | Delta | Done]: ...
 
+    def stop(self) -> None:
+        """Ask the engine to end the job; unlike after closing, its last word still comes."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -86,8 +90,9 @@ class Engines(Protocol):
         """The supervisor's last word; phase `STARTING` before its first."""
         ...
 
-    def current(self) -> EngineClient:
-        """The engine for new requests. Raises `EngineUnavailable` saying why there is none."""
+    def current(self, mode: Mode = Mode.CHAT) -> EngineClient:
+        """The engine for new requests of this mode. Raises `EngineUnavailable` saying why there is
+        none."""
         ...
 
     async def settled(self, seconds: float = 2.0) -> None:
@@ -115,7 +120,7 @@ class ConnectedEngines:
     def __init__(self, status_socket: Path, resubmit_seconds: float) -> None:
         self.resubmit_seconds = resubmit_seconds
         self._heard = ServiceStatus()
-        self._preferred: int | None = None
+        self._preferred: dict[Mode, int] = {}
         self._connections: dict[int, Connection] = {}
         self._links: dict[int, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
@@ -127,13 +132,13 @@ class ConnectedEngines:
     def status(self) -> ServiceStatus:
         """The supervisor's last word, as far as this worker can act on it: `current` is an engine
         that it has reached."""
-        connected = self._connected()
+        connected = self._connected(Mode.CHAT)
         return replace(self._heard, current=connected[0] if connected else None)
 
-    def current(self) -> EngineClient:
-        connected = self._connected()
+    def current(self, mode: Mode = Mode.CHAT) -> EngineClient:
+        connected = self._connected(mode)
         if self._heard.phase is Phase.DRAINING or connected is None:
-            raise why_unavailable(self._heard)
+            raise why_unavailable(self._heard, mode)
         return _Client(self, connected[1])
 
     async def successor(self, after: Connection, seconds: float) -> Connection | None:
@@ -141,7 +146,7 @@ class ConnectedEngines:
         try:
             async with asyncio.timeout(seconds):
                 while self._heard.phase is not Phase.DRAINING:
-                    connected = self._connected()
+                    connected = self._connected(after.model.mode)
                     if connected is not None and connected[1] is not after:
                         return connected[1]
                     await self.changed()
@@ -157,7 +162,7 @@ class ConnectedEngines:
         try:
             async with asyncio.timeout(seconds):
                 await self._first_word.wait()
-                while self._heard.current is not None and self._connected() is None:
+                while self._heard.current is not None and self._connected(Mode.CHAT) is None:
                     await self.changed()
         except TimeoutError:
             log.info("engine_not_reached_yet", current=self._heard.current)
@@ -170,17 +175,18 @@ class ConnectedEngines:
         for connection in list(self._connections.values()):
             connection.close()
 
-    def _connected(self) -> tuple[int, Connection] | None:
-        """The engine for new jobs, with its id.
+    def _connected(self, mode: Mode) -> tuple[int, Connection] | None:
+        """The engine for new jobs of this mode, with its id.
 
         Until an engine that has just become current is reached, that is the one before it, even
         while it drains: what it then refuses is sent to its successor.
         """
         usable = {EngineState.READY}
-        if self._heard.current is not None:
+        current = self._heard.current_of(mode)
+        if current is not None:
             usable.add(EngineState.DRAINING)
         states = {engine.id: engine.state for engine in self._heard.engines}
-        for engine_id in (self._heard.current, self._preferred):
+        for engine_id in (current, self._preferred.get(mode)):
             if engine_id is None or states.get(engine_id) not in usable:
                 continue
             connection = self._connections.get(engine_id)
@@ -189,8 +195,9 @@ class ConnectedEngines:
         return None
 
     def _on_status(self, status: ServiceStatus) -> None:
-        connected = self._connected()
-        self._preferred = connected[0] if connected else None
+        self._preferred = {
+            mode: connected[0] for mode in Mode if (connected := self._connected(mode)) is not None
+        }
         self._heard = status
         self._first_word.set()
         for engine in status.engines:

@@ -1,7 +1,8 @@
 """What the supervisor tells the workers: one JSON object per line over a unix socket.
 
 The supervisor listens; each worker connects, gets the present status at once and every change
-after it. Standard library only, because the supervisor is.
+after it. `service.ipc.command` has what can be said in the other direction. Standard library only,
+because the supervisor is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+
+from service.domain.model import Mode
 
 
 class Phase(StrEnum):
@@ -28,13 +31,18 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """One engine process. `progress` of loading runs from 0 to 1; `socket` is its path."""
+    """One engine process. `progress` of loading runs from 0 to 1; `socket` is its path.
+
+    Of the engines of one mode at most one `is_current`: the one that takes new requests.
+    """
 
     id: int
     model: str
     socket: str
     state: EngineState
     progress: float = 0.0
+    mode: Mode = Mode.CHAT
+    is_current: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +54,51 @@ class DownloadStatus:
     num_bytes_total: int = 0
 
 
+class SwitchPhase(StrEnum):
+    """How far a switch is; the last two are its ends.
+
+    `DRAINING`: there is no memory for both models, so the present one finishes first. `TRYING`:
+    the new one answers its golden prompts.
+    """
+
+    FETCHING = "fetching"
+    WEIGHING = "weighing"
+    DRAINING = "draining"
+    LOADING = "loading"
+    TRYING = "trying"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchStatus:
+    """The latest change of model that was asked for; `id` counts them.
+
+    `model` shall take over from `previous`. `progress` runs from 0 to 1 within fetching and
+    loading. `reason` says why it failed, in a sentence.
+    """
+
+    id: int
+    model: str
+    previous: str
+    phase: SwitchPhase
+    progress: float = 0.0
+    reason: str | None = None
+    mode: Mode = Mode.CHAT
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in (SwitchPhase.DONE, SwitchPhase.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """The supervisor's view. `current` is the id of the engine that takes new requests.
+    """The supervisor's view. `current` is the id of the engine that takes new chats.
 
     `wanted_model` is the configured one; where it is not the current engine's, `stand_in_model`
     is serving, and `notice` says why in one sentence. Both names mean the current engine, so that
-    a client which chose one of them keeps working after the switch.
+    a client which chose one of them keeps working after the switch. `crashed` are the ids of the
+    latest engines that died while they served.
     """
 
     phase: Phase = Phase.STARTING
@@ -65,10 +111,18 @@ class ServiceStatus:
     retry_after_seconds: float = 1.0
     drain_deadline_unix: float | None = None
     stand_in_model: str | None = None
+    switch: SwitchStatus | None = None
+    crashed: tuple[int, ...] = ()
 
     @property
     def current_engine(self) -> EngineStatus | None:
         return next((e for e in self.engines if e.id == self.current), None)
+
+    def current_of(self, mode: Mode) -> int | None:
+        """The id of the engine that takes new requests of this mode."""
+        if mode is Mode.CHAT:
+            return self.current
+        return next((e.id for e in self.engines if e.mode is mode and e.is_current), None)
 
 
 def to_line(status: ServiceStatus) -> bytes:
@@ -81,9 +135,15 @@ def from_line(line: bytes) -> ServiceStatus:
     facts = json.loads(line)
     facts["phase"] = Phase(facts["phase"])
     facts["engines"] = tuple(
-        EngineStatus(**{**engine, "state": EngineState(engine["state"])})
+        EngineStatus(
+            **{**engine, "state": EngineState(engine["state"]), "mode": Mode(engine["mode"])}
+        )
         for engine in facts["engines"]
     )
     if facts["download"] is not None:
         facts["download"] = DownloadStatus(**facts["download"])
+    if facts["switch"] is not None:
+        phase, mode = SwitchPhase(facts["switch"]["phase"]), Mode(facts["switch"]["mode"])
+        facts["switch"] = SwitchStatus(**{**facts["switch"], "phase": phase, "mode": mode})
+    facts["crashed"] = tuple(facts["crashed"])
     return ServiceStatus(**facts)

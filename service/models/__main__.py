@@ -1,4 +1,4 @@
-"""`python -m service.models pull NAME --state-dir DIR`: one download in a process of its own.
+"""`python -m service.models --state-dir DIR pull NAME`: one download in a process of its own.
 
 The supervisor runs it so, because a download may hang, and a process can be ended at any moment:
 what has arrived is continued by the next attempt. Progress goes to a file descriptor as JSON lines.
@@ -48,10 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     changing anything here.
     """
     parser = argparse.ArgumentParser(prog="python -m service.models", description=__doc__)
+    parser.add_argument(
+        "--state-dir", type=Path, required=True, help="the file goes to its models/"
+    )
     verbs = parser.add_subparsers(required=True)
     pull = verbs.add_parser("pull", help="fetch a model's file")
     pull.add_argument("name", help="catalogue name or REPO:FILE")
-    pull.add_argument("--state-dir", type=Path, required=True, help="the file goes to its models/")
     pull.add_argument("--status-fd", type=int, default=1, help="where JSON lines go; default 1")
     chosen = parser.parse_args(arguments)
     lines = StatusLines(chosen.status_fd)

@@ -40,6 +40,11 @@ class ModelSource:
     sha256: str | None = None
 
     @property
+    def wanted(self) -> str:
+        """What an operator would type for it."""
+        return f"{self.repo}:{self.file}" if self.repo else self.name
+
+    @property
     def needs_hub(self) -> bool:
         """Whether the file has to be fetched before its first use."""
         return self.path is None

@@ -1,4 +1,5 @@
-"""Where workers read what the supervisor sees: `service.ipc.status` lines on a unix socket."""
+"""Where workers read what the supervisor sees, as `service.ipc.status` lines on a unix socket, and
+where they may ask for something, as `service.ipc.command` says."""
 
 from __future__ import annotations
 
@@ -14,17 +15,27 @@ from service.supervisor.loop import Loop
 
 # A worker that has not read this much is stuck; it reconnects when it comes back to life.
 MAX_UNSENT_BYTES = 256 * 1024
+MAX_COMMAND_BYTES = 64 * 1024
 
 
 class Board:
     """The present status, told to each reader when it comes and whenever it changes.
 
-    `on_reader` is called when somebody starts to read.
+    `on_reader` is called when somebody starts to read, `on_command` with each line that somebody
+    says; what it returns is said to that one.
     """
 
-    def __init__(self, loop: Loop, path: Path, on_reader: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        on_reader: Callable[[], None],
+        on_command: Callable[[bytes], bytes],
+    ) -> None:
         self._loop = loop
         self._on_reader = on_reader
+        self._on_command = on_command
+        self._heard: dict[socket.socket, bytearray] = {}
         self._status = ServiceStatus()
         self._unsent: dict[socket.socket, bytearray] = {}
         self._listener = socket.socket(socket.AF_UNIX)
@@ -58,22 +69,30 @@ class Board:
             reader, _ = self._listener.accept()
             reader.setblocking(False)
             self._unsent[reader] = bytearray()
-            self._loop.watch(
-                reader.fileno(), selectors.EVENT_READ, lambda: self._notice_end(reader)
-            )
+            self._heard[reader] = bytearray()
+            self._loop.watch(reader.fileno(), selectors.EVENT_READ, lambda: self._listen(reader))
             self._send(reader, to_line(self._status))
             self._on_reader()
 
-    def _notice_end(self, reader: socket.socket) -> None:
-        """Readers say nothing; that one can be read means it has gone (or is not one of ours)."""
+    def _listen(self, reader: socket.socket) -> None:
+        """Readers say little; mostly, that one can be read means it has gone."""
         try:
-            gone = not reader.recv(4096)
+            data = reader.recv(4096)
         except BlockingIOError:
             return
         except OSError:
-            gone = True
-        if gone:
+            data = b""
+        heard = self._heard[reader]
+        heard += data
+        if not data or len(heard) > MAX_COMMAND_BYTES:
             self._drop(reader)
+            return
+        *lines, rest = bytes(heard).split(b"\n")
+        heard[:] = rest
+        for line in lines:
+            reply = self._on_command(line)
+            if reader in self._unsent:  # what was asked for may have been news to it
+                self._send(reader, reply)
 
     def _send(self, reader: socket.socket, line: bytes) -> None:
         self._unsent[reader] += line
@@ -97,14 +116,14 @@ class Board:
             self._loop.watch(reader.fileno(), events, lambda: self._go_on(reader))
         else:
             events = selectors.EVENT_READ
-            self._loop.watch(reader.fileno(), events, lambda: self._notice_end(reader))
+            self._loop.watch(reader.fileno(), events, lambda: self._listen(reader))
 
     def _go_on(self, reader: socket.socket) -> None:
-        self._notice_end(reader)
+        self._listen(reader)
         if reader in self._unsent:
             self._flush(reader)
 
     def _drop(self, reader: socket.socket) -> None:
         self._loop.unwatch(reader.fileno())
-        del self._unsent[reader]
+        del self._unsent[reader], self._heard[reader]
         reader.close()

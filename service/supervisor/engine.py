@@ -38,7 +38,10 @@ class Backoff:
 
 @dataclass(eq=False, slots=True)
 class Engine:
-    """An engine process. Times are monotonic seconds."""
+    """An engine process. Times are monotonic seconds.
+
+    `is_patient`: it drains, and has not been told to be done by any time.
+    """
 
     id: int
     socket: str
@@ -50,6 +53,7 @@ class Engine:
     last_heard: float = 0.0
     step_seconds: float = 0.0
     failure: str | None = None
+    is_patient: bool = False
 
     def up_seconds(self, now: float) -> float:
         return now - self.ready_at if self.ready_at is not None else 0.0
@@ -60,6 +64,7 @@ class Seat:
     """A model that shall have an engine, and the engine that it has now.
 
     `load_seconds` is how long the last load took. `retired`: its engine may finish what it has.
+    `on_trial`: it has to prove itself before it gets any request.
     """
 
     model: Model
@@ -71,20 +76,30 @@ class Seat:
     restart_at: float | None = None
     last_id: int = 0
     retired: bool = False
+    on_trial: bool = False
 
     @property
     def is_ready(self) -> bool:
         return self.engine is not None and self.engine.state is EngineState.READY
 
-    def status(self) -> EngineStatus | None:
+    def status(self, *, is_current: bool = False) -> EngineStatus | None:
         """For the workers; None while there is nothing to say."""
-        if self.engine is not None:
-            engine = self.engine
-            progress = 1.0 if engine.state is EngineState.READY else engine.progress
-            return EngineStatus(engine.id, self.model.name, engine.socket, engine.state, progress)
-        if self.restart_at is not None:
-            return EngineStatus(self.last_id, self.model.name, "", EngineState.RESTARTING)
-        return None
+        engine, model = self.engine, self.model
+        if engine is None and self.restart_at is None:
+            return None
+        if engine is None:
+            restarting = EngineState.RESTARTING
+            return EngineStatus(self.last_id, model.name, "", restarting, mode=model.mode)
+        progress = 1.0 if engine.state is EngineState.READY else engine.progress
+        return EngineStatus(
+            engine.id,
+            model.name,
+            engine.socket,
+            engine.state,
+            progress,
+            model.mode,
+            is_current,
+        )
 
 
 def why_hung(engine: Engine, now: float, stall_seconds: float) -> str | None:
@@ -109,6 +124,9 @@ def why_give_up(seat: Seat, engine: Engine, returncode: int) -> str | None:
     path = seat.model.path
     if returncode == 2:
         return engine.failure or f"{path} cannot be loaded; the reason is in the log above."
+    if seat.on_trial and engine.ready_at is not None:
+        how = engine.failure or describe_exit(returncode)
+        return f"The engine of {seat.model.name} died while the model was being tried ({how})."
     if seat.num_load_crashes < MAX_LOAD_CRASHES:
         return None
     how = engine.failure or f"the engine died {MAX_LOAD_CRASHES} times while loading it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class Fetch:
         owner: Owner,
     ) -> None:
         self._model = model
-        self._command = (*command, "--status-fd", STATUS_FD)
+        self._command = (*command, model.source, "--status-fd", STATUS_FD)
         self._loop = loop
         self._children = children
         self._owner = owner
@@ -95,7 +96,7 @@ class Fetch:
         outcome = self._outcome or {}
         if outcome.get("event") == "done":
             self._finished = True
-            self._owner.fetched(Model(self._model.name, Path(str(outcome["path"]))))
+            self._owner.fetched(replace(self._model, path=Path(str(outcome["path"]))))
             return
         reason = str(outcome.get("reason") or "") or (
             f"The download of {self._model.name} ended early ({describe_exit(returncode)})."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Protocol
 
+from service.domain.model import Mode
 from service.ipc.status import EngineState
 from service.supervisor.children import STATUS_FD, Children, Report, describe_exit
 from service.supervisor.engine import (
@@ -21,6 +22,7 @@ from service.supervisor.runtime import RuntimeDir
 
 LOOK_SECONDS = 0.5
 SECONDS_TO_ABORT = 2.0
+NUM_CRASHES_TOLD = 16
 
 
 class Owner(Protocol):
@@ -52,6 +54,8 @@ class Fleet:
         self._children = children
         self._owner = owner
         self.journal = owner.journal
+        self.wanted = plan.wanted
+        self.crashed: tuple[int, ...] = ()
         self._last_id = 0
         self._draining = False
         self._stopping: set[int] = set()
@@ -61,34 +65,62 @@ class Fleet:
 
     @property
     def current(self) -> Seat | None:
-        """The seat whose engine takes new requests: the wanted model's where it is ready."""
-        ready = [seat for seat in self.seats if seat.is_ready and not seat.retired]
-        wanted = self._plan.wanted.name
-        return max(ready, key=lambda seat: seat.model.name == wanted, default=None)
+        """The seat whose engine takes new chats."""
+        return self.current_of(Mode.CHAT)
+
+    def current_of(self, mode: Mode) -> Seat | None:
+        """The seat whose engine takes new requests of this mode: the wanted model's where it is
+        ready."""
+        ready = [
+            seat
+            for seat in self.seats
+            if seat.model.mode is mode and seat.is_ready and not (seat.retired or seat.on_trial)
+        ]
+        return max(ready, key=lambda seat: seat.model == self.wanted, default=None)
+
+    def seats_of(self, mode: Mode) -> list[Seat]:
+        """The seats of this mode that are not on trial."""
+        return [seat for seat in self.seats if seat.model.mode is mode and not seat.on_trial]
 
     @property
     def num_running(self) -> int:
         return sum(seat.engine is not None for seat in self.seats)
 
-    def seat_of(self, model: Model) -> Seat | None:
-        return next((s for s in self.seats if s.model.name == model.name and not s.retired), None)
-
-    def start(self, model: Model) -> Seat:
+    def start(self, model: Model, *, on_trial: bool = False) -> Seat:
         """Give `model`, which has a path, a seat and an engine."""
-        seat = Seat(model)
+        seat = Seat(model, on_trial=on_trial)
         self.seats.append(seat)
         self._start_engine(seat)
         return seat
 
-    def retire(self, seat: Seat) -> None:
-        """Let the seat's engine finish what it has, then go."""
+    def appoint(self, seat: Seat) -> None:
+        """The seat's model has proved itself, and is the wanted one from now on."""
+        seat.on_trial = False
+        seat.has_served = True
+        if seat.model.mode is Mode.CHAT:
+            self.wanted = seat.model
+
+    def retire(self, seat: Seat, patience_seconds: float = 0.0) -> None:
+        """Let the seat's engine finish what it has, then go; by the end of the usual drain, which
+        begins after `patience_seconds`."""
         seat.retired = True
         seat.restart_at = None
         if seat.engine is None:
             self.seats.remove(seat)
+        elif patience_seconds and not self._draining:
+            self._drain_patiently(seat.engine, patience_seconds)
         else:
             self._drain(seat.engine)
         self._owner.engines_changed()
+
+    def dismiss(self, seat: Seat) -> None:
+        """End the seat's engine now."""
+        seat.retired = True
+        seat.restart_at = None
+        if seat.engine is not None:
+            seat.engine.child.signal_group(signal.SIGKILL)
+        elif seat in self.seats:
+            self.seats.remove(seat)
 
     def drain(self) -> None:
         """Let all engines finish what they have; start none any more."""
@@ -113,6 +145,7 @@ class Fleet:
             *("--id", str(engine_id)),
             *("--model-name", seat.model.name),
             *("--model-path", str(seat.model.path)),
+            *("--mode", seat.model.mode),
             *("--socket", socket_path),
             *("--status-fd", STATUS_FD),
         ]
@@ -154,7 +187,7 @@ class Fleet:
     def _welcome(self, seat: Seat, engine: Engine, load_seconds: float) -> None:
         now = self._loop.now()
         engine.state, engine.ready_at = EngineState.READY, now
-        seat.has_served = True
+        seat.has_served = not seat.on_trial
         # What matters to whoever waits is the whole start, imports included.
         seat.load_seconds = now - engine.started
         self.journal.debug(
@@ -174,6 +207,8 @@ class Fleet:
         self._runtime.forget_engine(engine.id, engine.child.pid)
         self._stopping.discard(engine.id)
         seat.engine = None
+        if engine.ready_at is not None and returncode != 0:
+            self.crashed = (*self.crashed, engine.id)[-NUM_CRASHES_TOLD:]
         if seat.retired or self._draining:
             self.journal.debug("engine_stopped", id=engine.id, returncode=returncode)
             self.seats.remove(seat)
@@ -213,9 +248,22 @@ class Fleet:
 
     def _drain(self, engine: Engine) -> None:
         # A second SIGTERM would mean "exit now".
-        if engine.state is not EngineState.DRAINING:
+        if engine.state is not EngineState.DRAINING or engine.is_patient:
             engine.state = EngineState.DRAINING
+            engine.is_patient = False
             engine.child.signal(signal.SIGTERM)
+
+    def _drain_patiently(self, engine: Engine, seconds: float) -> None:
+        if engine.state is EngineState.LOADING:  # it has nothing to finish
+            self._drain(engine)
+        elif engine.state is not EngineState.DRAINING:
+            engine.state, engine.is_patient = EngineState.DRAINING, True
+            engine.child.signal(signal.SIGUSR1)
+            self._loop.call_in(seconds, lambda: self._lose_patience(engine))
+
+    def _lose_patience(self, engine: Engine) -> None:
+        if any(seat.engine is engine for seat in self.seats):
+            self._drain(engine)
 
     def _look(self) -> None:
         """Replace engines that hang, or load for too long."""

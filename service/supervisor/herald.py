@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from service.ipc.status import DownloadStatus, EngineState, Phase, ServiceStatus
+from service.domain.model import Mode
+from service.ipc.status import (
+    DownloadStatus,
+    EngineState,
+    EngineStatus,
+    Phase,
+    ServiceStatus,
+    SwitchStatus,
+)
 from service.supervisor.board import Board
 from service.supervisor.engine import Seat, retry_after_seconds, why_hung
 from service.supervisor.fleet import Fleet
@@ -18,21 +27,30 @@ from service.supervisor.runtime import RuntimeDir
 PROGRESS_SECONDS = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Where the herald tells: a socket in `runtime`, and systemd. `on_command` is what to do with
+    a line that comes back over the socket; its result is the reply."""
+
+    runtime: RuntimeDir
+    systemd: Systemd
+    on_command: Callable[[bytes], bytes]
+
+
 class Herald:
     """Puts the status together from what the fleet and the download are, and spreads it."""
 
-    def __init__(
-        self, plan: Plan, runtime: RuntimeDir, loop: Loop, fleet: Fleet, systemd: Systemd
-    ) -> None:
+    def __init__(self, plan: Plan, loop: Loop, fleet: Fleet, ears: Ears) -> None:
         self._plan = plan
         self._loop = loop
         self._fleet = fleet
-        self._systemd = systemd
+        self._systemd = ears.systemd
         self._journal: Journal = fleet.journal
-        self._board = Board(loop, runtime.status_socket, self._tell_if_ready)
+        socket = ears.runtime.status_socket
+        self._board = Board(loop, socket, self._tell_if_ready, ears.on_command)
+        self.stand_in_model = plan.stand_in.name if plan.stand_in is not None else None
         self._status = ServiceStatus(
-            wanted_model=plan.wanted.name,
-            stand_in_model=plan.stand_in.name if plan.stand_in is not None else None,
+            wanted_model=plan.wanted.name, stand_in_model=self.stand_in_model
         )
         self._shown: object = None
         self._progress_due = False
@@ -41,15 +59,20 @@ class Herald:
         self._started = loop.now()
         self.trouble = plan.notice
         self.download: DownloadStatus | None = None
+        self.switch: SwitchStatus | None = None
         self._look_after_systemd()
 
     def publish(self) -> None:
         """Tell what has changed; mere progress a little later."""
         shape = (
-            [(s.model.name, s.last_id, s.engine and s.engine.state) for s in self._fleet.seats],
+            [
+                (s.model.name, s.last_id, s.on_trial, s.engine and s.engine.state)
+                for s in self._fleet.seats
+            ],
             self._status.phase,
             self.trouble,
             self.download is None,
+            self.switch and replace(self.switch, progress=0.0),
         )
         if shape != self._shown:
             self._shown = shape
@@ -91,19 +114,35 @@ class Herald:
         phase = self._status.phase
         if phase is Phase.STARTING and current is not None:
             phase = Phase.SERVING
-        notice = self.trouble or usual_notice(self._plan, self._fleet.seats, self.download)
+        wanted = self._fleet.wanted
+        plan = replace(self._plan, wanted=wanted)
+        notice = self.trouble or usual_notice(plan, self._fleet.seats_of(Mode.CHAT), self.download)
         self._status = replace(
             self._status,
             phase=phase,
+            wanted_model=wanted.name,
             current=current.last_id if current is not None else None,
-            engines=tuple(s for seat in self._fleet.seats if (s := seat.status()) is not None),
+            engines=self._engines(),
             download=self.download,
             notice=notice,
             num_engine_restarts=self._fleet.num_restarts,
-            retry_after_seconds=retry_after_seconds(self._fleet.seats, self._loop.now()),
+            retry_after_seconds=retry_after_seconds(
+                self._fleet.seats_of(Mode.CHAT), self._loop.now()
+            ),
+            stand_in_model=self.stand_in_model,
+            switch=self.switch,
+            crashed=self._fleet.crashed,
         )
         self._board.show(self._status)
         self._tell_if_ready()
+
+    def _engines(self) -> tuple[EngineStatus, ...]:
+        fleet = self._fleet
+        told = (
+            seat.status(is_current=seat is fleet.current_of(seat.model.mode))
+            for seat in fleet.seats
+        )
+        return tuple(status for status in told if status is not None)
 
     def _tell_if_ready(self) -> None:
         """Say so once an engine is ready and a worker is there to ask it."""

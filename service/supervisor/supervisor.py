@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
+from service.domain.errors import Conflict, EngineUnavailable, InvalidRequest, ServiceError
+from service.domain.model import Mode
+from service.ipc.command import accepted_line, refused_line
 from service.supervisor.children import Child, Children, describe_exit
+from service.supervisor.companions import Companions
 from service.supervisor.engine import Seat
 from service.supervisor.fetch import Fetch
 from service.supervisor.fleet import Fleet
-from service.supervisor.herald import Herald
+from service.supervisor.herald import Ears, Herald
 from service.supervisor.journal import Journal
 from service.supervisor.loop import Loop
 from service.supervisor.notify import Systemd
-from service.supervisor.plan import Model, Plan
+from service.supervisor.plan import Model, Plan, to_model
 from service.supervisor.refusal import EXIT_FAILED, EXIT_MISCONFIGURED, Refusal
 from service.supervisor.runtime import RuntimeDir
+from service.supervisor.switch import Means, Switch
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A model on the disk that is not ready by then lets the stand-in answer first.
@@ -43,7 +49,10 @@ class Supervisor:
         self._loop = Loop()
         self._children = Children(self._loop, environment, journal)
         self._fleet = Fleet(plan, runtime, self._loop, self._children, self)
-        self._herald = Herald(plan, runtime, self._loop, self._fleet, systemd)
+        self._herald = Herald(plan, self._loop, self._fleet, Ears(runtime, systemd, self.hear))
+        self._companions = Companions(plan, self._loop, self._children, self._fleet)
+        self._switch: Switch | None = None
+        self._num_switches = 0
         self._http: Child | None = None
         self._fetch: Fetch | None = None
         self._refusal: Refusal | None = None
@@ -85,6 +94,7 @@ class Supervisor:
         )
         if self._plan.wanted.path is None:
             self._start_fetch()
+        self._companions.start()
         self._herald.publish()
 
     def _start_fetch(self) -> None:
@@ -110,32 +120,49 @@ class Supervisor:
         stand_in = self._plan.stand_in
         if stand_in is None or stand_in.path is None or self._draining:
             return
-        if self._fleet.current is None and self._fleet.seat_of(stand_in) is None:
+        loading = any(seat.model == stand_in for seat in self._fleet.seats_of(Mode.CHAT))
+        if self._fleet.current is None and not loading:
             self._fleet.start(stand_in)
 
     # ------------------------------------------------------------------------ what engines do
 
     def engines_changed(self) -> None:
+        if self._switch is not None and not self._switch.is_over:
+            self._switch.engines_changed()
+            self._herald.switch = self._switch.status
         self._herald.publish()
         if self._draining:
             self._stop_http_after_engines()
 
     def engine_ready(self, seat: Seat) -> None:
-        wanted = seat.model.name == self._plan.wanted.name
+        if self._switch is not None and self._switch.owns(seat):
+            self._switch.engine_ready()
+            return
+        wanted = seat.model == self._fleet.wanted
         if wanted:
             self._herald.trouble = None
         # Workers must know the new engine before an old one begins to refuse.
         self._herald.publish()
         if wanted:
-            for other in [s for s in self._fleet.seats if s is not seat and not s.retired]:
-                self._fleet.retire(other)
+            self._retire_others(seat)
+
+    def _retire_others(self, seat: Seat, patience_seconds: float = 0.0) -> None:
+        for other in self._fleet.seats_of(seat.model.mode):
+            if other is not seat and not other.retired:
+                self._fleet.retire(other, patience_seconds)
 
     def model_failed(self, seat: Seat, reason: str, *, crashed: bool) -> None:
+        if self._switch is not None and self._switch.owns(seat):
+            self._switch.model_failed(reason)
+            return
+        if seat.model.mode is not Mode.CHAT:
+            self._journal.error("companion_failed", reason, model=seat.model.name)
+            return
         stand_in = self._plan.stand_in
-        if stand_in is not None and seat.model.name == self._plan.wanted.name:
+        if stand_in is not None and seat.model == self._fleet.wanted:
             self._stay_on(stand_in, reason)
             return
-        others = bool(self._fleet.seats) or self._herald.download is not None
+        others = bool(self._fleet.seats_of(Mode.CHAT)) or self._herald.download is not None
         if stand_in is not None and others:
             self._journal.error("stand_in_failed", reason, model=seat.model.name)
             return
@@ -153,6 +180,7 @@ class Supervisor:
         self._journal.info("download_finished", f"{model.name} has arrived.", path=str(model.path))
         self._herald.download = None
         self._herald.trouble = None
+        self._fleet.wanted = model
         self._fleet.start(model)
 
     def fetch_failed(self, reason: str, retry_seconds: float | None) -> None:
@@ -179,6 +207,64 @@ class Supervisor:
             retry_in_seconds=retry_seconds,
         )
         self._herald.publish()
+
+    # ------------------------------------------------------------------------ what is asked for
+
+    def hear(self, line: bytes) -> bytes:
+        """A command of a worker, or of the command line; the reply."""
+        try:
+            return accepted_line(self._obey(line))
+        except ServiceError as error:
+            return refused_line(error)
+
+    def _obey(self, line: bytes) -> int:
+        try:
+            target = to_model(json.loads(line)["switch"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidRequest(f"Not a command that is known here ({error!r}).") from error
+        if self._draining:
+            raise EngineUnavailable("The service is shutting down and switches no model any more.")
+        if self._switch is not None and not self._switch.is_over:
+            status = self._switch.status
+            raise Conflict(
+                f"The switch to {status.model} is still going on ({status.phase}); "
+                "ask again when it is over."
+            )
+        self._num_switches += 1
+        self._journal.info(
+            "switch_started", f"{target.name} is to answer from now on.", model=target.name
+        )
+        means = Means(self._plan, self._fleet, self._loop, self._children)
+        self._switch = Switch(self._num_switches, target, means, self)
+        self._switch.start()
+        self.switch_progressed()
+        return self._num_switches
+
+    def switch_progressed(self) -> None:
+        if self._switch is not None:
+            self._herald.switch = self._switch.status
+        self._herald.publish()
+
+    def switch_succeeded(self, seat: Seat) -> None:
+        if seat.model.mode is Mode.CHAT:
+            self._forget_plan()
+        # Workers must know the new engine before the old one begins to refuse.
+        self.switch_progressed()
+        patience = self._plan.switch_grace_seconds if seat.model.mode is Mode.CHAT else 0.0
+        self._retire_others(seat, patience)
+
+    def _forget_plan(self) -> None:
+        """What was wanted at the start is not wanted any more."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+            self._fetch = None
+        self._herald.download = None
+        self._herald.trouble = None
+        self._herald.stand_in_model = None
+
+    def switch_failed(self, reason: str) -> None:
+        self._journal.warning("switch_failed", reason)
+        self.switch_progressed()
 
     # ------------------------------------------------------------------------------- stop
 
@@ -207,6 +293,9 @@ class Supervisor:
         self._draining = True
         if self._fetch is not None:
             self._fetch.cancel()
+        if self._switch is not None:
+            self._switch.cancel()
+        self._companions.cancel()
         self._herald.drain(time.time() + seconds)
 
     def _stop_now(self) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from service.cli.main import parley
 from service.cli.serve import check_door, make_plan
 from service.domain.errors import ConfigurationError, ModelFileError, ModelNotFound
+from service.domain.model import Mode
 from service.models.registry import BUILT_IN_DIR
 from service.settings import Settings, load_settings
 from service.store.database import check_store
@@ -88,7 +89,7 @@ def test_the_supervisor_understands_the_plan(state: Path) -> None:
     plan = from_json(json.dumps(plan_of(name="pocket", stand_in="pocket")))
     assert plan.wanted.path == POCKET
     assert plan.stand_in is None  # a model does not stand in for itself
-    assert plan.commands.download is None
+    assert plan.wanted.mode is Mode.CHAT
     assert plan.address == "http://127.0.0.1:8000"
 
 
@@ -98,7 +99,7 @@ def test_a_model_on_the_hub_is_fetched_while_the_stand_in_answers(state: Path) -
     assert plan.stand_in is not None
     assert plan.stand_in.path == POCKET
     assert plan.commands.download is not None
-    assert "qwen2.5-0.5b-instruct" in plan.commands.download
+    assert plan.wanted.source.endswith(":qwen2.5-0.5b-instruct-q4_k_m.gguf")
 
 
 def test_a_fetched_model_needs_no_download(state: Path) -> None:
@@ -107,7 +108,12 @@ def test_a_fetched_model_needs_no_download(state: Path) -> None:
     shutil.copy(POCKET, here)
     plan = from_json(json.dumps(plan_of(name="acme/Tiny-GGUF:tiny.gguf", stand_in="pocket")))
     assert (plan.wanted.name, plan.wanted.path) == ("tiny", here)
-    assert plan.commands.download is None
+
+
+def test_models_that_embed_and_rerank_run_beside_the_one_that_chats(state: Path) -> None:
+    given = {"model": {"name": "pocket"}, "embed": {"model": str(POCKET)}}
+    plan = from_json(json.dumps(make_plan(load_settings(given), readable=False)))
+    assert [(model.mode, model.path) for model in plan.companions] == [(Mode.EMBED, POCKET)]
 
 
 def test_offline_a_model_that_is_not_here_is_refused(state: Path) -> None:

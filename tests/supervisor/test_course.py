@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.model import Mode
 from service.ipc.status import EngineState, Phase, ServiceStatus
 from tests.supervisor.service import conduct, processes_of, supervised
 
@@ -326,3 +327,16 @@ def test_a_worker_that_never_reads_does_not_hold_up_the_others(tmp_path: Path) -
 
 def _ended(pidfd: int, seconds: float) -> bool:
     return bool(select.select([pidfd], [], [], seconds)[0])
+
+
+def test_a_model_of_another_mode_runs_beside_and_its_failure_hurts_nobody(tmp_path: Path) -> None:
+    embeds = {**conduct(tmp_path, "vectors"), "mode": "embed"}
+    broken = {**conduct(tmp_path, "judge", exit_code=2, reason="No judge."), "mode": "rerank"}
+    with supervised(
+        tmp_path, wanted=conduct(tmp_path, "good"), companions=[embeds, broken]
+    ) as service:
+        both = service.wait_for(lambda s: serves("good")(s) and bool(s.current_of(Mode.EMBED)))
+        assert len({both.current, both.current_of(Mode.EMBED)}) == 2
+        assert both.current_of(Mode.RERANK) is None
+        assert service.wait_for_event("companion_failed")["message"] == "No judge."
+        assert service.end() == 0

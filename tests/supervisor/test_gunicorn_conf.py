@@ -22,7 +22,7 @@ def test_gunicorn_accepts_it_and_ignores_the_present_directory(tmp_path: Path) -
     (tmp_path / "service").mkdir()
     for name in ("service/__init__.py", "structlog.py", "gunicorn.py"):
         (tmp_path / name).write_text("raise SystemExit('the wrong module')")
-    command = child_commands(load_settings(), fetch=None)["http"]
+    command = child_commands(load_settings())["http"]
     assert command is not None
     checked = subprocess.run(
         [*command, "--check-config"],

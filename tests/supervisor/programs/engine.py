@@ -17,6 +17,7 @@ from typing import Any
 parser = argparse.ArgumentParser()
 for name in ("id", "model-name", "model-path", "socket", "status-fd"):
     parser.add_argument(f"--{name}", required=True)
+parser.add_argument("--mode", required=True)
 arguments = parser.parse_args()
 conduct = json.loads(Path(arguments.model_path).read_text())
 state: dict[str, Any] = {"ready": False, "leave_at": None}
