@@ -38,12 +38,14 @@ class ToolCall:
 class Tool:
     """A function that the model may call; `parameters` is JSON text of a JSON schema, an object.
 
-    Raises `InvalidRequest`.
+    What of the schema can't be enforced is not, unless `strict`: then it is refused. Raises
+    `InvalidRequest`.
     """
 
     name: str
     description: str = ""
     parameters: str = "{}"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not _TOOL_NAME.fullmatch(self.name):

@@ -71,7 +71,7 @@ class _Grammar:
             arguments = self._tagged(index, schema, self._syntax.tags)
         else:
             arguments = f"arguments_{index}"
-            self._rules.append(f"{arguments}: {_json(_of_type(schema, 'object'))}")
+            self._rules.append(f"{arguments}: {_json(_as_object(schema), strict=tool.strict)}")
         self._rules.append(f"call_{index}: {head} {arguments}")
         return f"call_{index}"
 
@@ -137,10 +137,10 @@ def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else ""
 
 
-def _json(schema: dict[str, Any]) -> str:
-    # Schemas of tools are written by people for models: what can't be enforced is not refused.
+def _json(schema: dict[str, Any], *, strict: bool = False) -> str:
+    # Spaces where models are taught to put them; without, small ones fill the answer with them.
     options = {
-        "lenient": True,
+        "lenient": not strict,
         "whitespace_flexible": False,
         "item_separator": ", ?",
         "key_separator": ": ?",
@@ -148,8 +148,12 @@ def _json(schema: dict[str, Any]) -> str:
     return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
 
 
-def _of_type(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    return schema if "type" in schema or "$ref" in schema else {"type": name, **schema}
+def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """Arguments: an object with what the schema names, and nothing else unless it says so."""
+    if "$ref" in schema:
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return {"type": "object", **closed, **schema}
 
 
 def _with_definitions(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def message(**changes: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": "Hello", **changes}]}
 
 
+def tool(name: str, parameters: Any = None) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [named(name) for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 OPENAI: list[tuple[Any, int, str | None, str]] = [
     ({}, 400, "messages", "messages is missing."),
     ({"messages": []}, 400, "messages", "messages is empty; send at least one."),
@@ -82,9 +95,40 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
     ({**HELLO, "stop": ""}, 400, "stop", "each stop string must have 1 to 512 characters."),
     ({**HELLO, "n": 2}, 400, "n", "n is 2; only 1 is supported."),
     ({**HELLO, "logprobs": True}, 400, "logprobs", "logprobs is not supported; leave it out."),
-    ({**HELLO, "tools": [{}]}, 400, "tools", "tools is not supported; leave it out."),
+    ({**HELLO, "tools": [{}]}, 400, "tools[0].function", "tools[0].function is missing."),
+    ({**HELLO, "tools": [{"type": "custom"}]}, 400, "tools[0].type", "only 'function' is"),
+    ({**HELLO, "tools": [tool("no spaces")]}, 400, "tools", "'no spaces' is not accepted"),
+    ({**HELLO, "tools": [tool("")]}, 400, "tools", "1 to 128 letters"),
+    ({**HELLO, "tools": [tool("a"), tool("a")]}, 400, "tools", "'a' more than once"),
+    (
+        {**HELLO, "tools": [tool(f"t{i}") for i in range(300)]},
+        *(400, "tools", "tools has 300 entries; at most 128 are accepted"),
+    ),
+    (
+        {**HELLO, "tools": [tool("a", {"description": "x" * 70_000})]},
+        *(400, "tools", "at most 65536 are accepted"),
+    ),
+    (
+        {**HELLO, "tools": [tool(f"t{i}", {"title": "x" * 60_000}) for i in range(4)]},
+        *(400, "tools", "at most 196608 are accepted"),
+    ),
     ({**HELLO, "tool_choice": "required"}, 400, "tool_choice", "asks for a tool; there are none."),
-    ({**HELLO, "response_format": {"type": "json_object"}}, 400, "response_format", "only 'text'"),
+    ({**HELLO, "tool_choice": "always"}, 400, "tool_choice", "tool_choice is 'always'; it must"),
+    ({**HELLO, "tool_choice": {}}, 400, "tool_choice", "tool_choice names no function"),
+    (
+        {**HELLO, "tools": [tool("a")], "tool_choice": named("b")},
+        *(400, "tool_choice", "'b', which is not among the tools"),
+    ),
+    (
+        {**HELLO, "tools": [tool("a")], "tool_choice": allowed("any", "a")},
+        *(400, "tool_choice.allowed_tools.mode", "must be 'auto' or 'required'"),
+    ),
+    (
+        {**HELLO, "tools": [tool("a")], "response_format": {"type": "json_object"}},
+        *(400, "response_format", "can't be combined"),
+    ),
+    ({**HELLO, "functions": [{"name": "a"}]}, 400, "functions", "functions is not supported"),
+    ({**HELLO, "response_format": {"type": "yaml"}}, 400, "response_format.type", "is 'yaml'"),
     ({**HELLO, "modalities": ["audio"]}, 400, "modalities", "may only be ['text']."),
     ({**HELLO, "logit_bias": {"x": 1}}, 400, "logit_bias", "has the key 'x'; keys are token ids."),
     ({**HELLO, "logit_bias": {"9" * 99: 1}}, 400, "logit_bias", "keys are token ids."),

@@ -10,6 +10,7 @@ from typing import Any
 
 from service import __version__
 from service.api.dialects.openai.errors import to_error_body
+from service.api.dialects.openai.tools import to_call_delta, to_call_replies
 from service.api.errors import Problem
 from service.api.replies import encode_json
 from service.chat.generate import Answer
@@ -19,6 +20,7 @@ from service.domain.events import (
     FinishReason,
     ReasoningDelta,
     TextDelta,
+    ToolCallDelta,
     Usage,
 )
 from service.domain.model import ModelInfo
@@ -59,7 +61,10 @@ def to_fingerprint(model: ModelInfo) -> str:
 
 
 def to_reply(completion: Completion, answer: Answer, *, with_reasoning: bool) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    content = answer.text if answer.text or not answer.tool_calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if answer.tool_calls:
+        message["tool_calls"] = to_call_replies(answer.tool_calls)
     if with_reasoning and answer.reasoning:
         message["reasoning_content"] = answer.reasoning
     choice = {
@@ -117,6 +122,8 @@ class CompletionFrames:
     def event(self, event: Event) -> bytes:
         if isinstance(event, TextDelta):
             return self._frame({"content": event.text})
+        if isinstance(event, ToolCallDelta):
+            return self._frame({"tool_calls": [to_call_delta(event)]})
         if isinstance(event, ReasoningDelta):
             return self._frame({"reasoning_content": event.text}) if self._with_reasoning else b""
         if isinstance(event, Finished):
@@ -127,7 +134,7 @@ class CompletionFrames:
         """An error frame and no `[DONE]`: the vendor's client raises it."""
         return b"data: " + encode_json(to_error_body(problem)) + b"\n\n"
 
-    def _frame(self, delta: dict[str, str]) -> bytes:
+    def _frame(self, delta: dict[str, Any]) -> bytes:
         return self._before + encode_json(delta) + self._after
 
     def _ending(self, finished: Finished) -> bytes:

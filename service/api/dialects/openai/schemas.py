@@ -45,6 +45,40 @@ class ToolCallBody(BaseModel):
     function: CalledFunction
 
 
+class FunctionBody(BaseModel):
+    name: Text
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolBody(BaseModel):
+    type: Text = "function"
+    function: FunctionBody | None = None
+
+
+class NamedFunction(BaseModel):
+    name: Text
+
+
+class NamedTool(BaseModel):
+    """The function in a list of allowed ones."""
+
+    function: NamedFunction | None = None
+
+
+class AllowedToolsBody(BaseModel):
+    mode: Text
+    tools: list[NamedTool]
+
+
+class ToolChoiceBody(BaseModel):
+    """One function, or those that are allowed."""
+
+    function: NamedFunction | None = None
+    allowed_tools: AllowedToolsBody | None = None
+
+
 Content = Annotated[
     list[ContentPart] | None,
     BeforeValidator(_to_parts, json_schema_input_type=str | list[ContentPart] | None),
@@ -117,6 +151,13 @@ class ChatCompletionBody(BaseModel):
     include_reasoning: bool | None = Field(
         None, description="Send reasoning_content beside content."
     )
+    tools: list[ToolBody] | None = None
+    tool_choice: Text | ToolChoiceBody | None = Field(
+        None, description="`auto`, `none`, `required`, a function, or those that are allowed."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="false: at most one call in an answer."
+    )
     response_format: ResponseFormat | None = Field(
         None, description="Hold the answer to JSON, or to a JSON schema."
     )
@@ -129,8 +170,6 @@ class ChatCompletionBody(BaseModel):
     # Understood well enough to be refused by name.
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
     functions: list[Any] | None = None
     function_call: Any = None
     modalities: list[str] | None = None
@@ -157,10 +196,22 @@ class CompletionUsage(BaseModel):
 FinishWord = Literal["stop", "length", "tool_calls"]
 
 
+class CalledFunctionReply(BaseModel):
+    name: str
+    arguments: str
+
+
+class ToolCallReply(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: CalledFunctionReply
+
+
 class ReplyMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
+    tool_calls: list[ToolCallReply] | None = None
     reasoning_content: str | None = None
 
 
@@ -181,9 +232,24 @@ class ChatCompletionReply(BaseModel):
     usage: CompletionUsage
 
 
+class FunctionDelta(BaseModel):
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDeltaReply(BaseModel):
+    """`id`, `type` and the name are there in a call's first piece only."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class ChunkDelta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDeltaReply] | None = None
     reasoning_content: str | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.api.dialects.openai.constraints import to_constraint
 from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
+from service.api.dialects.openai.tools import to_tool_choice, to_tools
 from service.domain.chat import ChatRequest, Message, Role, ToolCall
 from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.sampling import Sampling
@@ -35,7 +36,6 @@ _EFFORTS_WITHOUT_THINKING = ("none", "minimal")
 _EFFORTS = (*_EFFORTS_WITHOUT_THINKING, "low", "medium", "high", "xhigh", "max")
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
 _UNSUPPORTED = (
-    "tools",
     "functions",
     "function_call",
     "logprobs",
@@ -54,6 +54,9 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
         sampling=_to_sampling(body),
         max_tokens=_to_max_tokens(body),
         stop=_to_stop(body.stop),
+        tools=to_tools(body),
+        tool_choice=to_tool_choice(body),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
         constraint=to_constraint(body),
         thinking=_to_thinking(body),
         request_id=request_id,
@@ -73,8 +76,6 @@ def _refuse_unsupported(body: ChatCompletionBody) -> None:
             raise Unsupported(f"{name} is not supported; leave it out.", param=name)
     if body.n not in (None, 1):
         raise Unsupported(f"n is {body.n}; only 1 is supported.", param="n")
-    if body.tool_choice not in (None, "none", "auto"):
-        raise InvalidRequest("tool_choice asks for a tool; there are none.", param="tool_choice")
     if body.modalities not in (None, [], ["text"]):
         raise Unsupported("modalities may only be ['text'].", param="modalities")
 
