@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
+from service.chat.logprobs import AnswerLogprobs
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, ToolCall
 from service.domain.errors import (
@@ -25,6 +26,7 @@ from service.domain.events import (
     QueuePosition,
     ReasoningDelta,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
 )
 from service.domain.model import ModelInfo
@@ -47,6 +49,7 @@ class Answer:
     reasoning: str
     finished: Finished
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class EventSource(Protocol):
@@ -81,6 +84,7 @@ class Generation:
         self._parser = parser
         self._stop = stop
         self._reasoning_tokens = 0
+        self._logprobs = AnswerLogprobs()
         self._events = self._read()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -107,7 +111,7 @@ class Generation:
     async def _read(self) -> AsyncIterator[Event]:
         async for message in self._stream:
             if isinstance(message, Done):
-                for delta in self._parser.finish():
+                for delta in self._logprobs.attach(self._parser.finish()):
                     yield delta
                 yield self._to_last_event(message)
                 return
@@ -115,7 +119,9 @@ class Generation:
                 yield QueuePosition(message.num_ahead, message.eta_seconds)
                 continue
             began_in_thought = self._parser.thinking
-            for delta in self._parser.feed(message.text):
+            deltas = self._parser.feed(message.text)
+            thinking = self._parser.thinking
+            for delta in self._logprobs.attach(deltas, message.logprobs, thinking=thinking):
                 yield delta
             if began_in_thought or self._parser.thinking:
                 self._reasoning_tokens += message.num_tokens
@@ -242,11 +248,13 @@ async def collect(generation: EventSource) -> Answer:
     text: list[str] = []
     reasoning: list[str] = []
     calls: list[ToolCall] = []
+    logprobs: list[TokenLogprob] = []
     async with generation:
         async for event in generation:
             match event:
                 case TextDelta(text=piece):
                     text.append(piece)
+                    logprobs += event.logprobs
                 case ReasoningDelta(text=piece):
                     reasoning.append(piece)
                 case ToolCallDelta():
@@ -254,7 +262,9 @@ async def collect(generation: EventSource) -> Answer:
                 case Failed(error=error):
                     raise error
                 case Finished():
-                    return Answer("".join(text), "".join(reasoning), event, tuple(calls))
+                    return Answer(
+                        "".join(text), "".join(reasoning), event, tuple(calls), tuple(logprobs)
+                    )
     raise GenerationFailed("The generation ended without saying why.")
 
 

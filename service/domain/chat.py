@@ -12,6 +12,7 @@ from service.domain.sampling import Sampling
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 512
+MAX_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_TOOLS_BYTES = 192 * 1024
@@ -140,6 +141,11 @@ class ChatRequest:
         if any(not s or len(s) > MAX_STOP_LENGTH for s in self.stop):
             raise InvalidRequest(
                 f"each stop string must have 1 to {MAX_STOP_LENGTH} characters.", param="stop"
+            )
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise InvalidRequest(
+                f"top_logprobs is {self.logprobs}; it must be between 0 and {MAX_LOGPROBS}.",
+                param="top_logprobs",
             )
         self._check_tools()
 

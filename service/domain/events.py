@@ -110,4 +110,13 @@ class Failed:
     error: ServiceError
 
 
-Event = QueuePosition | TextDelta | ReasoningDelta | ToolCallDelta | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class OfChoice:
+    """What one of several answers to the same request yields; its own `Finished` is not the last
+    word, which is a `Finished` with the usage of all."""
+
+    choice: int
+    event: TextDelta | ReasoningDelta | ToolCallDelta | Finished
+
+
+Event = QueuePosition | TextDelta | ReasoningDelta | ToolCallDelta | OfChoice | Finished | Failed

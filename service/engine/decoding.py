@@ -49,10 +49,21 @@ class Decoding:
         """The token that follows for each sequence of the plan, or why there is none."""
         try:
             self._parts.runner.decode(plan.rows)
-            return [_choice(sequence, row) for row, sequence in plan.sampled]
+            return [self._choice(sequence, row) for row, sequence in plan.sampled]
         finally:
             for slot in plan.padded:
                 self._parts.residency.forget_padding(slot)
+
+    def _choice(self, sequence: Sequence, row: int) -> int | DeadEnd:
+        try:
+            token_id = sequence.sampler.sample(row)
+        except DeadEnd as error:
+            return error
+        num_top = sequence.job.submit.logprobs
+        # The end is not part of the answer.
+        if num_top is not None and not self._parts.runner.is_end(token_id):
+            sequence.logprobs.append(self._parts.runner.logprob(row, token_id, num_top))
+        return token_id
 
     def _advance(self, sequence: Sequence, token_id: int, now: float) -> None:
         """The model read `sequence`'s last token, and this one followed."""
@@ -73,10 +84,3 @@ class Decoding:
             self._endings.finish(sequence, FinishReason.STOP, now)
         elif sequence.num_generated >= sequence.max_tokens:
             self._endings.finish(sequence, FinishReason.LENGTH, now)
-
-
-def _choice(sequence: Sequence, row: int) -> int | DeadEnd:
-    try:
-        return sequence.sampler.sample(row)
-    except DeadEnd as error:
-        return error

@@ -27,8 +27,9 @@ class Progress:
         if not text:
             return
         job = sequence.job
-        delta = Delta(job.submit.id, text, sequence.num_unreported)
+        delta = Delta(job.submit.id, text, sequence.num_unreported, tuple(sequence.logprobs))
         sequence.num_unreported = 0
+        sequence.logprobs.clear()
         if job.connection in self._deltas:
             self._deltas[job.connection].append(delta)
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from service.domain.chat import Priority
-from service.domain.events import Timings, Usage
+from service.domain.events import Timings, TokenLogprob, Usage
 from service.engine.runner import Sampler
 from service.engine.slots import Slot
 from service.engine.text import TextStream
@@ -60,6 +60,7 @@ class Sequence:
     num_cached: int = 0
     num_reused: int = 0
     num_unreported: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     slot: Slot | None = None
     first_token_by: float = inf
     end_by: float = inf

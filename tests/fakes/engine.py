@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 from service.domain.chat import Prompt
 from service.domain.errors import ContextLengthExceeded, ServiceError
-from service.domain.events import FinishReason, Timings, Usage
+from service.domain.events import Candidate, FinishReason, Timings, TokenLogprob, Usage
 from service.domain.model import ModelInfo
 from service.ipc.client import Job
 from service.ipc.messages import Accepted, Delta, Done
@@ -84,9 +84,18 @@ class FakeStream:
     def write(self, num_tokens: int) -> None:
         for _ in range(num_tokens):
             if self.pending:
-                self.events.put_nowait(Delta(self.accepted.id, self.pending.pop(0), 1))
+                token = self.pending.pop(0)
+                self.events.put_nowait(Delta(self.accepted.id, token, 1, self._logprobs(token)))
         if not self.pending:
             self.end(self.done)
+
+    def _logprobs(self, token: str) -> tuple[TokenLogprob, ...]:
+        """Where they are asked for: an even chance, and the same word in capitals."""
+        if self.job.logprobs is None:
+            return ()
+        chosen = Candidate(1, token.encode(), -0.5)
+        other = Candidate(2, token.upper().encode(), -0.75)
+        return (TokenLogprob(chosen, (chosen, other)[: self.job.logprobs]),)
 
     def end(self, done: Done) -> None:
         if not self.ended:
