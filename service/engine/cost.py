@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from math import log2
 
 # OpenBLAS takes over from 32 rows on; a call that is to go without it has fewer.
 SMALL_CALL_ROWS = 31
+# Sizes of calls that are told apart; beyond the last, doubling.
+_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, SMALL_CALL_ROWS, 48)
 # What a call of one row costs, as a share of the smallest call that was seen: passing over the
 # weights is a part of it. Measured with 0.5B parameters on two cores: 15 %, of 31 rows.
 _CALL_SHARE = 0.2
@@ -23,7 +26,7 @@ _FEWEST_STEPS_PER_GAP = 2.0
 # A gap that nobody notices.
 _UNNOTICED_SECONDS = 0.03
 # A call that nobody waits beside; what comes meanwhile waits that long.
-_CALL_SECONDS = 0.5
+_CALL_SECONDS = 0.25
 # How many steps a generation that starts now will run beside the others, roughly.
 _TYPICAL_STEPS = 64
 _MAX_SPLIT_TOKENS = 512.0
@@ -47,22 +50,27 @@ class CallCost:
 
     def observe(self, rows: int, seconds: float) -> None:
         """One call. An absurdly slow one (the machine slept) counts as twice the estimate."""
+        size = _size_of(rows)
         expected = self.seconds(rows)
-        if rows not in self._seconds:
-            insort(self._sizes, rows)
-            absurd = 2 * _ABSURD * expected
-            self._seconds[rows] = min(seconds, absurd) if expected else seconds
-            return
         if expected <= 0:
-            self._seconds[rows] = seconds
+            if not self._sizes:
+                self._sizes.append(size)
+            self._seconds[size] = seconds * size / rows
+            return
+        if size not in self._seconds:
+            ratio = min(seconds / expected, 2 * _ABSURD)
+            known = self.seconds(size) * ratio
+            insort(self._sizes, size)
+            self._seconds[size] = known
             return
         ratio = min(seconds / expected, _ABSURD)
         slow = ratio > 1
         weight = _WEIGHT_OF_SLOW if slow else _WEIGHT_OF_QUICK
         along = 1 + (ratio - 1) * (weight / 2 if slow else weight)
-        for size in self._sizes:
-            self._seconds[size] *= along
-        self._seconds[rows] = expected * (1 + (ratio - 1) * weight)
+        own = self._seconds[size] * (1 + (ratio - 1) * weight)
+        for other in self._sizes:
+            self._seconds[other] *= along
+        self._seconds[size] = own
 
     def seconds(self, rows: int) -> float:
         """The expected duration of a call; 0 while nothing is known."""
@@ -95,6 +103,16 @@ class CallCost:
     def base(self) -> float:
         """What a call costs before its first row."""
         return max(0.0, self.seconds(1) - self.per_row)
+
+
+def _size_of(rows: int) -> int:
+    """The size that calls of `rows` are counted with."""
+    if rows <= _SIZES[-1]:
+        at = bisect_left(_SIZES, rows)
+        above = _SIZES[at]
+        below = _SIZES[max(0, at - 1)]
+        return above if above * below <= rows * rows else below
+    return int(2 ** round(log2(rows)))
 
 
 @dataclass(slots=True)
@@ -141,6 +159,8 @@ class CostModel:
 
     def reading_seconds(self, num_tokens: int, start: int = 0) -> float:
         """How long reading that much of one prompt takes, with nothing beside it."""
+        if num_tokens <= 0:
+            return 0.0
         rows = self.rows_alone(num_tokens, start)
         plain = self._plain(rows) * num_tokens / rows
         return plain + self._attention(num_tokens, start + num_tokens / 2)

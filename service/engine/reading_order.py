@@ -7,8 +7,9 @@ Several go into one call only where the call is so much quicker by it that every
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
-from service.engine.cost import CostModel
+from service.engine.cost import SMALL_CALL_ROWS, CostModel
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
@@ -17,11 +18,11 @@ _SLOT_TOKENS = 128.0
 # The share of the reading rate by which waiting makes a long prompt as urgent as a short one.
 _AGING = 0.5
 # Prompts that differ by less are taken in the order of their slots, which keeps them neighbours.
-_SAME_LENGTH = 64
+_SAME_LENGTH = 32
 # Prompts with more than this in common are not read jointly: one is read, the others copy.
 _WORTH_COPYING = 16
-# Being read jointly must be worth that much before anybody waits for another's prompt.
-_MARGIN = 0.95
+# A prompt that much longer than the first is not read with it.
+_SIMILAR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +37,31 @@ def in_order(scheduler: Scheduler, now: float) -> list[Sequence]:
     """Everyone with a slot whose prompt has yet to be read, the most urgent first.
 
     Batch work comes last. Otherwise it is the shortest that goes first, but what its key has had
-    counts against it, and the time it has waited for it.
+    counts against it, and the time since it got its slot for it.
     """
     readers = [s for s in scheduler.running if s.num_pending > 1]
     if len(readers) < 2:
         return readers
-    held: dict[str, int] = {}
-    for sequence in scheduler.running:
-        held[sequence.fair_key] = held.get(sequence.fair_key, 0) + 1
-    least = min(scheduler.shares.served(key) for key in held)
+    debts = _debts(scheduler)
     rate = scheduler.cost.reading_rate()
 
     def urgency(sequence: Sequence) -> tuple[bool, int, int]:
-        key = sequence.fair_key
-        tokens = sequence.num_pending + (held[key] - 1) * _SLOT_TOKENS
-        tokens += scheduler.shares.served(key) - least
-        tokens -= (now - sequence.job.arrived) * rate * _AGING
+        waited = (now - sequence.admitted_at) * rate * _AGING
+        tokens = sequence.num_pending + debts[sequence.fair_key] - waited
         return (sequence.in_batch, int(tokens // _SAME_LENGTH), sequence.lane.index)
 
     return sorted(readers, key=urgency)
+
+
+def _debts(scheduler: Scheduler) -> dict[str, float]:
+    """What each key with a slot has had, in tokens, beyond the one that has had least; each further
+    slot counts."""
+    held: dict[str, int] = {}
+    for sequence in scheduler.running:
+        held[sequence.fair_key] = held.get(sequence.fair_key, 0) + 1
+    served = scheduler.shares.served
+    least = min(served(key) for key in held)
+    return {key: served(key) - least + (num - 1) * _SLOT_TOKENS for key, num in held.items()}
 
 
 def next_call(scheduler: Scheduler, ordered: list[Sequence]) -> list[Chunk]:
@@ -71,43 +78,69 @@ def next_call(scheduler: Scheduler, ordered: list[Sequence]) -> list[Chunk]:
         owed = len(streams) > 1 and all(s.fair_key != leader.fair_key for s in streams)
         rows = cost.rows_beside(len(streams), start, owed=owed)
         return [Chunk(leader, min(rows, left))]
-    joint = _jointly(_neighbours(leader, ordered), cost) if cost.prefill.known else []
-    return joint or [Chunk(leader, cost.rows_alone(left, start))]
+    debts = _debts(scheduler)
+    enough = debts[leader.fair_key] + _SLOT_TOKENS
+    peers = [s for s in ordered if s.in_batch == leader.in_batch and debts[s.fair_key] <= enough]
+    group = _group(peers, cost)
+    if len(group) > 1:
+        return group
+    return [Chunk(leader, cost.rows_alone(left, start))]
 
 
-def _jointly(group: list[Sequence], cost: CostModel) -> list[Chunk]:
-    """The first of `group` in one call, as many as bring everybody's first token soonest on
-    average; nothing where that is one alone.
+def _group(peers: list[Sequence], cost: CostModel) -> list[Chunk]:
+    """Those to be read together first, so that first tokens come soonest on average.
 
-    With `n` prompts that take `t` seconds each, in groups, half of the others go before each.
+    As long as nobody is answered yet, prompts are read at full speed; once somebody is, the others
+    are read between two tokens, which takes longer, but nobody is kept for another's prompt.
     """
+    members = _neighbours(peers[0], peers)
+    if len(members) < 2 or not (cost.prefill.known and cost.decode.known):
+        return []
+    lengths = [s.num_pending - 1 for s in members]
+    lengths += [s.num_pending - 1 for s in peers if s not in members]
     best: list[Chunk] = []
-    alone = cost.reading_seconds(group[0].num_pending - 1, group[0].num_computed)
-    least = alone * (len(group) + 1) * _MARGIN
-    for num in range(2, len(group) + 1):
-        members = group[:num]
-        count = min(*(s.num_pending - 1 for s in members), cost.max_batch_tokens // num)
-        rows = num * count
-        if not count or (cost.bulk_rows is not None and rows < cost.bulk_rows):
-            continue
-        longest = max(s.num_pending - 1 for s in members)
-        start = sum(s.num_computed for s in members) / num
-        each = cost.call_seconds(rows, start) / rows * longest
-        if each * (len(group) + num) < least:
-            least = each * (len(group) + num)
-            best = [Chunk(s, count) for s in sorted(members, key=lambda s: s.lane.index)]
+    least = inf
+    for num in range(1, len(members) + 1):
+        chunks = _jointly(members[:num], cost)
+        rows = sum(chunk.count for chunk in chunks)
+        start = sum(chunk.sequence.num_computed for chunk in chunks) / num
+        full, rest = divmod(sum(lengths[:num]), rows)
+        together = full * cost.call_seconds(rows, start) + cost.reading_seconds(rest)
+        beside = cost.gap(num) / cost.rows_beside(num, 0)
+        later = sum(n * length for n, length in enumerate(reversed(lengths[num:]), 1))
+        seconds = len(lengths) * together + later * beside
+        if seconds < least:
+            least, best = seconds, chunks
     return best
 
 
+def _jointly(members: list[Sequence], cost: CostModel) -> list[Chunk]:
+    """One call for all of them, in the order of their slots.
+
+    Equal counts are computed in one go; what is left over, if it is little, in another.
+    """
+    left = [s.num_pending - 1 for s in members]
+    rows = cost.rows_alone(sum(left), members[0].num_computed)
+    count = max(1, min(*left, rows // len(left)))
+    ends = sum(left) <= cost.max_batch_tokens and sum(left) - count * len(left) < SMALL_CALL_ROWS
+    chunks = [
+        Chunk(s, pending if ends else count) for s, pending in zip(members, left, strict=True)
+    ]
+    return sorted(chunks, key=lambda chunk: chunk.sequence.lane.index)
+
+
 def _neighbours(leader: Sequence, ordered: list[Sequence]) -> list[Sequence]:
-    """The leader, and those who could be read with it: in slots next to it, in the same class, with
+    """The leader, and those who could be read with it: in slots next to it, not much longer, with
     nothing in common that one could copy from another."""
-    by_slot = {s.lane.index: s for s in ordered if s.in_batch == leader.in_batch}
+    by_slot = {s.lane.index: s for s in ordered}
     index = leader.lane.index
+    most = _SIMILAR * leader.num_prompt
     reachable = [leader]
     for step in (1, -1):
         at = index + step
-        while at in by_slot and not _share(by_slot[at], reachable):
+        while at in by_slot and by_slot[at].num_pending <= most:
+            if _share(by_slot[at], reachable):
+                break
             reachable.append(by_slot[at])
             at += step
     return reachable
