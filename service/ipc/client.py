@@ -13,9 +13,10 @@ from service.domain.chat import Priority, Prompt
 from service.domain.constraint import Constraint
 from service.domain.model import Mode, ModelInfo
 from service.domain.sampling import Sampling
+from service.ipc.asking import Question, ask
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
-from service.ipc.inquiry import EngineLost
+from service.ipc.inquiry import AnswerFrame
 from service.ipc.messages import Accepted, Counted, CountTokens, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
@@ -80,6 +81,11 @@ class EngineClient(Protocol):
         ...
 
     async def count_tokens(self, prompt: Prompt) -> int: ...
+
+    async def ask(self, question: Question) -> list[AnswerFrame]:
+        """All frames of the answer. Raises the engine's refusal, or `EngineUnavailable`; asked once
+        more if the engine goes away. Cancelling this cancels the work."""
+        ...
 
 
 class Engines(Protocol):
@@ -261,19 +267,13 @@ class _Client:
         return submission
 
     async def count_tokens(self, prompt: Prompt) -> int:
-        try:
-            inquiry = self._connection.ask(lambda number: CountTokens(number, prompt))
-        except EngineLost:
-            raise why_unavailable(self._engines.status) from None
-        try:
-            (counted,) = await inquiry.answer()
-        except EngineLost:
-            raise why_unavailable(self._engines.status) from None
-        finally:
-            inquiry.close()
+        (counted,) = await self.ask(CountTokens(0, prompt))
         if not isinstance(counted, Counted):
             raise FramingError(f"the engine answered a count with {type(counted).__name__}")
         return counted.num_tokens
+
+    async def ask(self, question: Question) -> list[AnswerFrame]:
+        return await ask(self._engines, self._connection, question)
 
 
 def to_submit(job: Job) -> Submit:
