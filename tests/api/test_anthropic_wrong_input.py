@@ -76,7 +76,6 @@ PROMPT: list[tuple[Any, str]] = [
     ({**HELLO, "tools": [{"name": "a"}] * 300}, "tools is not supported; leave it out."),
     ({**HELLO, "tool_choice": {"type": "any"}}, "tool_choice asks for a tool; there are none."),
     ({**HELLO, "mcp_servers": [{}]}, "mcp_servers is not supported; leave it out."),
-    ({**HELLO, "output_config": {"format": {"type": "json_schema"}}}, "output_config.format is"),
     ({**HELLO, "model": 5}, "model (5) is not accepted: input should be a valid string."),
 ]
 ANSWER: list[tuple[Any, str]] = [
