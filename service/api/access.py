@@ -28,7 +28,9 @@ from service.log import get_logger
 _log = get_logger(__name__)
 
 # The page's own files, the way to hand it a token, and whether the service is there.
-OPEN_PATHS = frozenset({"/", "/login", "/health", "/v1/health", "/livez", "/readyz"})
+OPEN_PATHS = frozenset(
+    {"/", "/login", "/health", "/v1/health", "/api/v1/health", "/livez", "/readyz"}
+)
 OPEN_PREFIX = "/static/"
 
 # What a path takes beside a valid token: itself, or anything below it. None: any token will do.
@@ -37,6 +39,10 @@ SCOPES: Mapping[str, access.Scope | None] = {
     "/redoc": None,
     "/openapi.json": None,
     "/v1/models": None,
+    "/api/v1/chat/models": None,
+    "/api/v1/model-info": None,
+    "/api/v1/chat/switch-model": access.Scope.MODELS_SWITCH,
+    "/api/v1/load-model": access.Scope.MODELS_SWITCH,
     "/metrics": access.Scope.METRICS,
     "/v1/embeddings": access.Scope.EMBED,
     "/v1/admin": access.Scope.ADMIN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from service.api import conversations as conversation_routes
 from service.api import docs, health, login
 from service.api.access import Access
 from service.api.deps import Parts
-from service.api.dialects import anthropic, native, openai
+from service.api.dialects import anthropic, legacy, native, openai
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
@@ -36,7 +37,7 @@ from service.store.conversations import SqlConversations
 from service.store.database import open_database
 
 # The first prefix that a path carries decides, so narrower ones come first, the empty one last.
-DIALECTS = (anthropic, openai, native)
+DIALECTS = (anthropic, openai, legacy, native)
 ROUTERS = (
     health.router,
     login.router,
@@ -101,14 +102,22 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         archive = Archive(SqlArchive(database))
         limits = RequestLimits(SqlAdmissions(database))
         app.state.parts = Parts(settings, used_engines, chat, conversations, archive, door, limits)
+        forgetting = _forgetting(archive, settings.store.keep_days)
         try:
             yield
         finally:
+            if forgetting is not None:
+                forgetting.cancel()
             if engines is None:
                 await used_engines.aclose()
             await database.aclose()
 
     return lifespan
+
+
+def _forgetting(archive: Archive, days: float) -> asyncio.Task[None] | None:
+    """What forgets old conversations in the background, where the operator wants that."""
+    return asyncio.create_task(archive.forget_unused(days)) if days else None
 
 
 def _may_open(settings: Settings) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,13 +21,16 @@ from service.domain.conversation import (
     valid_conversation_id,
     valid_title,
 )
-from service.domain.errors import ConversationNotFound, InvalidRequest
+from service.domain.errors import ConversationNotFound, InvalidRequest, StoreUnavailable
+from service.log import get_logger
 
 MAX_PAGE = 200
 MAX_IMPORTED = 10_000
 _PAGE = 500
 _WORD = re.compile(r"\w+", re.UNICODE)
 _MAX_WORDS = 16
+
+log = get_logger(__name__)
 
 
 class ArchiveStore(Protocol):
@@ -176,6 +180,17 @@ class Archive:
         await self._store.create(principal.id, name, called)
         await self._store.add_messages(principal.id, name, turns)
         return name
+
+    async def forget_unused(self, days: float) -> None:
+        """Forget, now and every hour until cancelled, what nobody has used for `days`."""
+        while True:
+            try:
+                forgotten = await self._store.forget_unused(days * 86400)
+            except StoreUnavailable as error:
+                log.warning("conversations_not_forgotten", error=error.message)
+            else:
+                log.info("conversations_forgotten", num_conversations=forgotten)
+            await asyncio.sleep(3600)
 
     async def _pages(
         self, principal: Principal, conversation_id: str

@@ -32,7 +32,11 @@ from tests.fakes.engine import FakeEngine
 OPEN = {
     ("GET", "/"),
     ("HEAD", "/"),
-    *((method, path) for path in ("/health", "/v1/health") for method in ("GET", "HEAD")),
+    *(
+        (method, path)
+        for path in ("/health", "/v1/health", "/api/v1/health")
+        for method in ("GET", "HEAD")
+    ),
     *((method, path) for path in ("/livez", "/readyz") for method in ("GET", "HEAD")),
     *((method, "/login") for method in ("GET", "POST", "DELETE")),
     ("GET", "/static/app.js"),

@@ -10,7 +10,7 @@ import pytest
 from service.ipc.status import DownloadStatus, Phase
 from tests.fakes.engine import FakeEngine, loading, serving
 
-READINESS = pytest.mark.parametrize("path", ["/health", "/v1/health", "/readyz"])
+READINESS = pytest.mark.parametrize("path", ["/health", "/v1/health", "/api/v1/health", "/readyz"])
 
 
 @READINESS

@@ -38,7 +38,7 @@ def test_what_is_open_and_what_scopes_open_is_written_down() -> None:
     assert set(re.findall(r"`(/[\w/]*)`", table)) == OPEN_PATHS | {OPEN_PREFIX}
     scopes = PAGE.split("| Scope |")[1].split("Open to everybody")[0]
     assert {scope.value for scope in Scope} <= set(re.findall(r"^\| `([\w:]+)`", scopes, re.M))
-    named = {path.rstrip("/") for path in re.findall(r"`(/[\w/.]+)`", scopes)}
+    named = {path.rstrip("/") for path in re.findall(r"`(/[\w/.-]+)`", scopes)}
     assert named == {path for path in SCOPES if path}
 
 

@@ -1,0 +1,86 @@
+"""The legacy wire bodies. Unknown fields are ignored; an optional null means absent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from service.api.fields import Text
+
+
+class Limits(BaseModel):
+    """How long and how wild; `max_length` and `max_tokens` both count new tokens."""
+
+    max_length: int | None = Field(None, ge=1, description="The same as `max_tokens`.")
+    max_tokens: int | None = Field(None, ge=1, description="512 when absent; the smaller wins.")
+    temperature: float | None = Field(None, ge=0, le=2, description="0.7 when absent.")
+    top_p: float | None = Field(None, ge=0, le=1, description="0.95 when absent.")
+    top_k: int | None = Field(None, ge=0, description="No limit when absent.")
+
+    @property
+    def num_tokens(self) -> int:
+        given = [n for n in (self.max_length, self.max_tokens) if n is not None]
+        return min(given, default=512)
+
+
+class ChatBody(Limits):
+    """One message, to a conversation or to a new one."""
+
+    message: Text = Field(examples=["What is the capital of France?"])
+    conversation_id: str | None = None
+
+
+class GenerateBody(Limits):
+    """Text to go on from, as it is."""
+
+    prompt: Text = Field(examples=["Once upon a time"])
+
+
+class ModelBody(BaseModel):
+    """A model by its name."""
+
+    model_name: Text
+    conversation_id: str | None = None
+
+
+class ChatReply(BaseModel):
+    response: str
+    conversation_id: str
+    generation_time: float
+
+
+class NewReply(BaseModel):
+    conversation_id: str
+    message: str
+
+
+class ModelEntry(BaseModel):
+    """`status` is `Loaded` or `Available`."""
+
+    name: str
+    status: str
+    description: str
+    context: int
+
+
+class ModelsReply(BaseModel):
+    models: list[ModelEntry]
+    current_model: str | None
+
+
+class HistoryMessage(BaseModel):
+    role: str
+    content: str
+    timestamp: float
+
+
+class HistoryReply(BaseModel):
+    conversation_id: str
+    messages: list[HistoryMessage]
+    created_at: float
+    updated_at: float
+
+
+class Detail(BaseModel):
+    detail: str | list[dict[str, Any]]
