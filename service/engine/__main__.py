@@ -22,10 +22,12 @@ from pathlib import Path
 from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
+from service.engine.attempts import Attempts
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
 from service.engine.grammar.compiler import Compiler
 from service.engine.intake import Intake
 from service.engine.llama import LlamaRunner, create_runner
+from service.engine.records import Records
 from service.engine.status import StatusPipe
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import PROTOCOL_VERSION, Hello
@@ -34,6 +36,8 @@ from service.settings import Settings, load_settings
 
 EXIT_UNUSABLE = 2
 _HEARTBEAT_SECONDS = 1.0
+# Sizes that have been used for this long are not what the system kills an engine for.
+_PROVEN_SECONDS = 30.0
 # The workers need this long to pass the last words on before the service's own deadline.
 _LAST_WORDS_SECONDS = 3.0
 
@@ -52,6 +56,8 @@ class EngineProcess:
         self._server = Server()
         self._engine: Engine | None = None
         self._intake: Intake | None = None
+        self._attempts: Attempts | None = None
+        self._ready_at = 0.0
         self._draining = False
         self._exit_code = EXIT_BROKEN
 
@@ -75,12 +81,16 @@ class EngineProcess:
         except Exception:  # noqa: BLE001 - the process's edge
             _log.exception("engine_failed")
         finally:
+            if self._attempts is not None:
+                self._attempts.ended()
             self._server.stop()
 
     def _load_then_run(self) -> int:
         started = time.monotonic()
         name, path = self._arguments.model_name, Path(self._arguments.model_path)
-        runner = create_runner(self._settings.engine, path, name, self._status.progress)
+        records = Records(self._settings.state_dir / "engine", path, self._status.calibrating)
+        self._attempts = records.attempts
+        runner = create_runner(self._settings.engine, path, name, self._status.progress, records)
         try:
             runner.warm_up()
             seconds = time.monotonic() - started
@@ -113,7 +123,8 @@ class EngineProcess:
         hello = Hello(PROTOCOL_VERSION, os.getpid(), runner.info)
         self._server.listen(Path(self._arguments.socket), hello, self._intake)
         _log.info("engine_ready", model=runner.info.name, load_seconds=round(load_seconds, 3))
-        self._status.ready(load_seconds)
+        self._ready_at = time.monotonic()
+        self._status.ready(load_seconds, notice=runner.notice, degraded=runner.degraded)
 
     def _beat(self) -> None:
         metrics.RESIDENT_MEMORY.labels("engine").set(_resident_bytes())
@@ -122,6 +133,8 @@ class EngineProcess:
             return
         now = time.monotonic()
         engine.gauges.tick(now)
+        if self._attempts is not None and now - self._ready_at >= _PROVEN_SECONDS:
+            self._attempts.worked()
         self._status.heartbeat(
             engine.gauges.num_steps,
             len(engine.scheduler.running),
@@ -149,6 +162,8 @@ class EngineProcess:
             return
         if self._intake is None or self._draining:
             _log.info("engine_stopped_at_once")
+            if self._attempts is not None:
+                self._attempts.ended()
             self._server.close()
             os._exit(EXIT_DRAINED)
         self._draining = True

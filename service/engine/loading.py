@@ -12,7 +12,7 @@ import llama_cpp.llama_cpp as llama
 from service.domain.errors import ModelFileError
 from service.engine import backends, library, machine
 from service.engine.dry_run import dry_run
-from service.engine.memory import MemoryPlan, Sizes, plan_memory, wish_of
+from service.engine.memory import MemoryPlan, Sizes, Wish, plan_memory, wish_of
 from service.engine.tuning import Tuning, context_params
 from service.settings import EngineSettings
 
@@ -79,17 +79,17 @@ def load_weights(
     return LoadedModel(pointer, path)
 
 
-def plan_for(path: Path, settings: EngineSettings) -> MemoryPlan:
-    """What the model will run with in the memory that is available now.
+def plan_for(path: Path, settings: EngineSettings) -> tuple[Wish, MemoryPlan]:
+    """What was asked for, and what the model will run with in the memory that is available now.
 
     Raises `ModelFileError` for what is not a model, and for one that does not fit.
     """
     require_file(path)
     backends.load()
-    available = _available(settings)
+    available = available_for(settings)
     with dry_run(path, settings, available) as dry:
         wish = wish_of(settings, dry.trained_context_length)
-        return plan_memory(path, wish, dry.need, available)
+        return wish, plan_memory(path, wish, dry.need, available)
 
 
 def open_context(model: LoadedModel, settings: EngineSettings, sizes: Sizes, tuning: Tuning) -> Any:
@@ -106,7 +106,7 @@ def open_context(model: LoadedModel, settings: EngineSettings, sizes: Sizes, tun
     return context
 
 
-def _available(settings: EngineSettings) -> int:
+def available_for(settings: EngineSettings) -> int:
     """Bytes for a model: of the graphics cards where all of it goes there, else of the machine."""
     cards = backends.graphics_cards()
     if cards and settings.gpu_layers < 0:

@@ -62,7 +62,6 @@ class Need:
 class MemoryPlan:
     """What the engine will run with. `notice`: what had to give, in one sentence, if anything."""
 
-    wish: Sizes
     sizes: Sizes
     need: Need
     available: int
@@ -95,7 +94,7 @@ def plan_memory(
     """
     wanted = need_of(wish.sizes)
     if wanted.total <= available:
-        return MemoryPlan(wish.sizes, wish.sizes, wanted, available)
+        return MemoryPlan(wish.sizes, wanted, available)
 
     def fits(sizes: Sizes) -> bool:
         return need_of(sizes).total <= available
@@ -110,7 +109,7 @@ def plan_memory(
         f"{path.stem} runs with {sizes} instead of {wish.sizes}, which would need "
         f"{amount(wanted.total)} of memory where {amount(available)} is available."
     )
-    return MemoryPlan(wish.sizes, sizes, need_of(sizes), available, notice)
+    return MemoryPlan(sizes, need_of(sizes), available, notice)
 
 
 def smaller(sizes: Sizes) -> Sizes | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,17 @@ Facts = Mapping[str, Any]
 
 
 class Records:
-    """The notes about one model file, in `folder`. `attempts`: what was tried, what became of it."""
+    """The notes about one model file, in `folder`. `attempts`: what was tried, what became of it.
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    `on_calibrating` is called when there is none of a calibration, and it begins.
+    """
+
+    def __init__(
+        self, folder: Path, model: Path, on_calibrating: Callable[[], None] = lambda: None
+    ) -> None:
         self.folder = folder
         self.model = model
+        self.on_calibrating = on_calibrating
         self.attempts = Attempts(folder / f"attempts-{_digest(_about_model(model))}.json")
 
     def calibration(self, settings: EngineSettings) -> Calibration | None:

@@ -13,7 +13,7 @@ import llama_cpp.llama_cpp as llama
 from service.engine import calibrate, library, machine
 from service.engine.calibrate import Calibration
 from service.engine.loading import LoadedModel, load_model, open_context, plan_for
-from service.engine.memory import MemoryPlan, Sizes
+from service.engine.memory import MemoryPlan, Sizes, Wish
 from service.engine.records import Records
 from service.engine.tuning import Tuning
 from service.log import get_logger
@@ -47,12 +47,12 @@ def prepare(
 ) -> Start:
     """Load a model in the sizes that fit. Raises `ModelFileError` with one sentence.
 
-    What was acquired is closed by `owned`. `on_progress` hears the loaded share, 0 to 1, and
-    exactly 1 when calibration begins. Without `records` nothing is remembered or measured.
+    What was acquired is closed by `owned`. `on_progress` hears the loaded share, 0 to 1. Without
+    `records` nothing is remembered or measured.
     """
     library.start()
-    plan = plan_for(path, settings)
-    sizes, degraded = _what_to_try(plan, records)
+    wish, plan = plan_for(path, settings)
+    sizes, degraded = _what_to_try(wish, plan, records)
     model = load_model(path, settings, on_progress)
     owned.callback(model.close)
     tuning = settle(model, settings, sizes, records).tuning
@@ -77,6 +77,7 @@ def settle(
         return calibrate.unmeasured(settings)
     found = records.calibration(settings)
     if found is None:
+        records.on_calibrating()
         found = calibrate.measure(model, settings, sizes)
         records.keep(settings, found)
     if found.is_disturbed:
@@ -88,8 +89,8 @@ def settle(
     return found
 
 
-def _what_to_try(plan: MemoryPlan, records: Records | None) -> tuple[Sizes, str | None]:
+def _what_to_try(wish: Wish, plan: MemoryPlan, records: Records | None) -> tuple[Sizes, str | None]:
     """The planned sizes, or less where the engine has died of them."""
     if records is None or plan.need.total < _CRAMPED_SHARE * plan.available:
         return plan.sizes, None
-    return records.attempts.begin(plan.wish, plan.sizes, machine.memory_limit())
+    return records.attempts.begin(wish.sizes, plan.sizes, machine.memory_limit())

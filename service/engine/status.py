@@ -23,8 +23,18 @@ class StatusPipe:
         self._progress = value
         self._write({"event": "progress", "value": round(value, 4)})
 
-    def ready(self, load_seconds: float) -> None:
-        self._write({"event": "ready", "load_seconds": round(load_seconds, 3)})
+    def calibrating(self) -> None:
+        """The model is loaded, and how it is best computed is being measured."""
+        self._write({"event": "calibrating"})
+
+    def ready(
+        self, load_seconds: float, notice: str | None = None, degraded: str | None = None
+    ) -> None:
+        """It answers. `notice`: what memory did not allow; `degraded`: what was given up after
+        the engine had died of more; each one sentence."""
+        facts = {"event": "ready", "load_seconds": round(load_seconds, 3)}
+        told = {"notice": notice, "degraded": degraded}
+        self._write(facts | {name: text for name, text in told.items() if text is not None})
 
     def failed(self, reason: str) -> None:
         """The model cannot be loaded, in one sentence."""

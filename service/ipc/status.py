@@ -33,6 +33,8 @@ class EngineState(StrEnum):
 class EngineStatus:
     """One engine process. `progress` of loading runs from 0 to 1; `socket` is its path.
 
+    `activity` is `calibrating` while that goes on; `notice` says what memory did not allow,
+    `degraded` what was given up after the engine had died of more, each in one sentence.
     Of the engines of one mode at most one `is_current`: the one that takes new requests.
     """
 
@@ -43,6 +45,9 @@ class EngineStatus:
     progress: float = 0.0
     mode: Mode = Mode.CHAT
     is_current: bool = False
+    activity: str = ""
+    notice: str | None = None
+    degraded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ class ServiceStatus:
     retry_after_seconds: float = 1.0
     drain_deadline_unix: float | None = None
     stand_in_model: str | None = None
+    degraded: str | None = None
     switch: SwitchStatus | None = None
     crashed: tuple[int, ...] = ()
 

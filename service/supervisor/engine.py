@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.ipc.status import EngineState, EngineStatus
 from service.supervisor.children import Child, describe_exit
@@ -53,6 +53,9 @@ class Engine:
     last_heard: float = 0.0
     step_seconds: float = 0.0
     failure: str | None = None
+    activity: str = ""
+    notice: str | None = None
+    degraded: str | None = None
     is_patient: bool = False
 
     def up_seconds(self, now: float) -> float:
@@ -99,6 +102,9 @@ class Seat:
             progress,
             model.mode,
             is_current,
+            engine.activity,
+            engine.notice,
+            engine.degraded,
         )
 
 

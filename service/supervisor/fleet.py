@@ -177,7 +177,12 @@ class Fleet:
             case "progress":
                 engine.progress = min(max(_number(report.get("value")), 0.0), 1.0)
                 self._owner.engines_changed()
+            case "calibrating":
+                engine.activity = "calibrating"
+                self._owner.engines_changed()
             case "ready" if engine.state is EngineState.LOADING:
+                engine.activity = ""
+                engine.notice, engine.degraded = _text(report, "notice"), _text(report, "degraded")
                 self._welcome(seat, engine, _number(report.get("load_seconds")))
             case "failed":
                 engine.failure = str(report.get("reason") or "") or None
@@ -300,6 +305,10 @@ class Fleet:
     def _kill_if_there(self, engine: Engine) -> None:
         if any(seat.engine is engine for seat in self.seats):
             engine.child.signal_group(signal.SIGKILL)
+
+
+def _text(report: Report, name: str) -> str | None:
+    return str(report[name]) if report.get(name) else None
 
 
 def _number(value: object) -> float:

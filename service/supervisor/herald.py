@@ -116,7 +116,14 @@ class Herald:
             phase = Phase.SERVING
         wanted = self._fleet.wanted
         plan = replace(self._plan, wanted=wanted)
-        notice = self.trouble or usual_notice(plan, self._fleet.seats_of(Mode.CHAT), self.download)
+        engine = current.engine if current is not None else None
+        degraded = engine.degraded if engine is not None else None
+        notice = (
+            self.trouble
+            or usual_notice(plan, self._fleet.seats_of(Mode.CHAT), self.download)
+            or degraded
+            or (engine.notice if engine is not None else None)
+        )
         self._status = replace(
             self._status,
             phase=phase,
@@ -125,6 +132,7 @@ class Herald:
             engines=self._engines(),
             download=self.download,
             notice=notice,
+            degraded=degraded,
             num_engine_restarts=self._fleet.num_restarts,
             retry_after_seconds=retry_after_seconds(
                 self._fleet.seats_of(Mode.CHAT), self._loop.now()
@@ -169,6 +177,8 @@ class Herald:
         if self.download is not None:
             return download_sentence(self.download)
         loading = [s for s in self._status.engines if s.state is EngineState.LOADING]
+        if loading and loading[-1].activity:
+            return f"Calibrating {loading[-1].model}"
         if loading:
             return f"Loading {loading[-1].model}: {loading[-1].progress:.0%}"
         return self._status.notice or "Starting"
@@ -197,7 +207,9 @@ def usual_notice(plan: Plan, seats: list[Seat], download: DownloadStatus | None)
     until = f"; {stand_in.name} answers until then" if stand_in is not None and helps else ""
     if download is not None:
         return f"{plan.wanted.name} is being fetched{until}."
-    return f"{plan.wanted.name} is being loaded{until}."
+    mine = [seat.engine for seat in seats if seat.engine and seat.model.name == plan.wanted.name]
+    doing = "calibrated" if any(engine.activity for engine in mine) else "loaded"
+    return f"{plan.wanted.name} is being {doing}{until}."
 
 
 def download_sentence(download: DownloadStatus) -> str:

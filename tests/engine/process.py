@@ -148,7 +148,8 @@ def running_engine(
     """`python -m service.engine`, with `settings` as PARLEY_ variables."""
     reading, writing = os.pipe()
     path, log = directory / "engine.sock", directory / "engine.log"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")} | settings
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
+    environment |= {"PARLEY_STATE_DIR": str(directory / "state"), **settings}
     command = [sys.executable, "-m", "service.engine", "--model-name", "pocket"]
     command += ["--model-path", str(model), "--socket", str(path), "--status-fd", str(writing)]
     command += ["--mode", mode]
