@@ -16,6 +16,7 @@ from service.api.errors import Problem
 from service.domain.events import (
     Finished,
     FinishReason,
+    QueuePosition,
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
@@ -48,11 +49,15 @@ def accumulated(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if event["type"] == "content_block_start":
             assert (is_open, event["index"]) == (False, len(blocks))
             blocks.append(dict(event["content_block"]))
+            if blocks[-1]["type"] == "tool_use":
+                blocks[-1]["partial_json"] = ""
             is_open = True
         elif event["type"] == "content_block_delta":
             assert (is_open, event["index"]) == (True, len(blocks) - 1)
             kind = event["delta"]["type"].removesuffix("_delta")
-            blocks[-1][kind] += event["delta"][kind]
+            key = "partial_json" if kind == "input_json" else kind
+            assert (key == "partial_json") == (blocks[-1]["type"] == "tool_use")
+            blocks[-1][key] = blocks[-1].get(key, "") + event["delta"][key]
         elif event["type"] == "content_block_stop":
             assert (is_open, event["index"]) == (True, len(blocks) - 1)
             is_open = False
@@ -107,5 +112,26 @@ def test_a_failure_is_an_error_event_with_the_requests_id() -> None:
 
 
 def test_what_has_no_frame_is_a_bug() -> None:
-    with pytest.raises(TypeError, match="ToolCallDelta has no frame"):
-        frames(Thoughts.SHOWN).event(ToolCallDelta(0))
+    with pytest.raises(TypeError, match="QueuePosition has no frame"):
+        frames(Thoughts.SHOWN).event(QueuePosition(1, 1.0))
+
+
+@given(st.lists(st.lists(text, max_size=3), min_size=1, max_size=4), deltas)
+def test_each_call_is_a_block_of_its_own(calls: list[list[str]], before: list[Any]) -> None:
+    stream = frames(Thoughts.SHOWN)
+    data = b"".join(stream.event(event) for event in before)
+    for index, pieces in enumerate(calls):
+        data += stream.event(ToolCallDelta(index, f"call_{index}", f"tool_{index}"))
+        data += b"".join(stream.event(ToolCallDelta(index, arguments=piece)) for piece in pieces)
+    data += stream.event(FINISHED)
+    blocks = accumulated(events_of(data))
+    assert blocks[-len(calls) :] == [
+        {
+            "type": "tool_use",
+            "id": f"toolu_{index}",
+            "name": f"tool_{index}",
+            "input": {},
+            "partial_json": "".join(pieces),
+        }
+        for index, pieces in enumerate(calls)
+    ]

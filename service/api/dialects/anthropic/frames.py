@@ -10,13 +10,28 @@ from typing import Any
 
 from service.api.dialects.anthropic.errors import to_error_body
 from service.api.dialects.anthropic.replies import SIGNATURE, Reply, Thoughts, to_usage
+from service.api.dialects.anthropic.tools import to_use_id
 from service.api.errors import Problem
 from service.api.replies import encode_json
-from service.domain.events import Event, Finished, ReasoningDelta, TextDelta, Usage
+from service.domain.events import (
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 
-_EMPTY_BLOCKS: dict[str, dict[str, str]] = {
+_EMPTY_BLOCKS: dict[str, dict[str, Any]] = {
     "text": {"type": "text", "text": ""},
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
+    "tool_use": {"type": "tool_use", "input": {}},
+}
+# What a block's deltas are called, and where they hold their text.
+_DELTAS = {
+    "text": (b"text_delta", b"text"),
+    "thinking": (b"thinking_delta", b"thinking"),
+    "tool_use": (b"input_json_delta", b"partial_json"),
 }
 
 
@@ -52,6 +67,8 @@ class MessageFrames:
             return self._delta("text", event.text)
         if isinstance(event, ReasoningDelta):
             return self._thought(event.text)
+        if isinstance(event, ToolCallDelta):
+            return self._call(event)
         if isinstance(event, Finished):
             return self._ending(event)
         raise TypeError(f"{type(event).__name__} has no frame in this dialect")
@@ -68,19 +85,28 @@ class MessageFrames:
             return self._start("thinking")
         return b""
 
+    def _call(self, delta: ToolCallDelta) -> bytes:
+        """Each call is a block of its own."""
+        started = b""
+        if delta.name is not None:
+            started = self._start("tool_use", id=to_use_id(delta.id or ""), name=delta.name)
+        if started and not delta.arguments:
+            return started
+        return started + self._delta("tool_use", delta.arguments)
+
     def _delta(self, kind: str, text: str) -> bytes:
         started = b"" if kind == self._kind else self._start(kind)
         return started + self._before + encode_json(text) + b"}}\n\n"
 
-    def _start(self, kind: str) -> bytes:
+    def _start(self, kind: str, **facts: str) -> bytes:
         stopped = self._stop()
         self._kind = kind
         self._index += 1
         self._before = (
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
-            b'"delta":{"type":"%b_delta","%b":'
-        ) % (self._index, kind.encode(), kind.encode())
-        block = _EMPTY_BLOCKS[kind]
+            b'"delta":{"type":"%b","%b":'
+        ) % (self._index, *_DELTAS[kind])
+        block = _EMPTY_BLOCKS[kind] | facts
         return stopped + to_frame(
             {"type": "content_block_start", "index": self._index, "content_block": block}
         )

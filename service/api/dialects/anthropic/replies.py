@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from service.api.dialects.anthropic.tools import to_use_block
 from service.chat.generate import Answer
 from service.domain.events import Finished, FinishReason, Usage
 from service.domain.model import ModelInfo
@@ -54,6 +55,8 @@ class Reply:
         }
 
     def _stop_reason(self, finished: Finished) -> str:
+        if finished.reason is FinishReason.TOOL_CALLS:
+            return "tool_use"
         if finished.reason is FinishReason.STOP:
             return "end_turn" if finished.stop_sequence is None else "stop_sequence"
         reached = finished.usage.completion_tokens >= self.max_tokens
@@ -70,6 +73,7 @@ def to_message(reply: Reply, answer: Answer) -> dict[str, Any]:
         blocks.append({"type": "thinking", "thinking": thought, "signature": SIGNATURE})
     if answer.text:
         blocks.append({"type": "text", "text": answer.text})
+    blocks += map(to_use_block, answer.tool_calls)
     return reply.head(blocks, answer.finished.usage) | reply.stop(answer.finished)
 
 

@@ -89,8 +89,20 @@ class ThinkingBody(BaseModel):
     display: Literal["summarized", "omitted"] | None = None
 
 
+class ToolBody(BaseModel):
+    """A tool that the client runs; other types are the vendor's own."""
+
+    type: Text | None = None
+    name: Text
+    description: Text | None = None
+    input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
 class ToolChoiceBody(BaseModel):
-    type: str
+    type: Text
+    name: Text | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class FormatBody(BaseModel):
@@ -109,9 +121,9 @@ class CountTokensBody(BaseModel):
     model: Text | None = Field(None, description="The served model when absent.")
     system: ResultBlocks = None
     thinking: ThinkingBody | None = None
-    # Understood well enough to be refused by name.
-    tools: list[Any] | None = None
+    tools: list[ToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
+    # Understood well enough to be refused by name.
     output_config: OutputConfigBody | None = None
     output_format: FormatBody | None = Field(
         None, description="The older place of output_config.format."
@@ -146,13 +158,18 @@ class UsageReply(BaseModel):
 
 
 class ReplyBlock(BaseModel):
-    type: Literal["text", "thinking"]
+    type: Literal["text", "thinking", "tool_use"]
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
 
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
+StopReason = Literal[
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
+]
 
 
 class MessagesReply(BaseModel):
@@ -178,10 +195,13 @@ class RefusalReply(BaseModel):
 
 
 class DeltaReply(BaseModel):
-    type: Literal["text_delta", "thinking_delta", "signature_delta"] | None = None
+    type: Literal["text_delta", "thinking_delta", "signature_delta", "input_json_delta"] | None = (
+        None
+    )
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
+    partial_json: str | None = None
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
 

@@ -15,6 +15,7 @@ from service.api.dialects.anthropic.schemas import (
     ResultBlock,
     TurnBody,
 )
+from service.api.dialects.anthropic.tools import allows_several, to_tool_choice, to_tools
 from service.domain.chat import MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatRequest, Message, Role
 from service.domain.chat import ToolCall as Call
 from service.domain.constraint import Constraint, ConstraintKind
@@ -27,7 +28,7 @@ _log = get_logger(__name__)
 _MAX_TOKEN_COUNT = 2**31 - 1
 _BETWEEN = "\n\n"
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
-_UNSUPPORTED = ("tools", "mcp_servers", "container")
+_UNSUPPORTED = ("mcp_servers", "container")
 _UNREADABLE = ("image", "document", "search_result", "container_upload")
 # Which blocks mean something in which role; text does in all.
 _SPEAKERS = {"tool_use": "assistant", "thinking": "assistant", "tool_result": "user"}
@@ -59,6 +60,9 @@ def to_chat_request(body: MessagesBody, request_id: str) -> ChatRequest:
         sampling=_to_sampling(body),
         max_tokens=min(body.max_tokens, _MAX_TOKEN_COUNT),
         stop=_to_stop(body.stop_sequences or []),
+        tools=to_tools(body),
+        tool_choice=to_tool_choice(body),
+        parallel_tool_calls=allows_several(body),
         constraint=_to_constraint(body),
         thinking=_to_thinking(body),
         request_id=request_id,
@@ -70,6 +74,8 @@ def to_counted_request(body: CountTokensBody, request_id: str) -> ChatRequest:
     return ChatRequest(
         messages=_to_messages(body),
         model=body.model,
+        tools=to_tools(body),
+        tool_choice=to_tool_choice(body),
         thinking=_to_thinking(body),
         request_id=request_id,
     )
@@ -128,8 +134,6 @@ def _refuse_unsupported(body: CountTokensBody) -> None:
     for name in _UNSUPPORTED:
         if getattr(body, name):
             raise Unsupported(f"{name} is not supported; leave it out.", param=name)
-    if body.tool_choice is not None and body.tool_choice.type not in ("auto", "none"):
-        raise InvalidRequest("tool_choice asks for a tool; there are none.", param="tool_choice")
 
 
 def _placed(turn: TurnBody, where: str) -> Iterator[Placed]:
