@@ -25,8 +25,10 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {
 
 @router.head("/health", include_in_schema=False)
 @router.head("/v1/health", include_in_schema=False)
+@router.head("/api/v1/health", include_in_schema=False)
 @router.get("/health", responses=_NOT_READY)
 @router.get("/v1/health", responses=_NOT_READY)
+@router.get("/api/v1/health", responses=_NOT_READY)
 async def health(engines: EnginesDep) -> Response:
     """200 once the model answers; until then 503 with how far it is."""
     return _report(engines)
