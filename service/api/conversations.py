@@ -6,8 +6,6 @@ Objects are shaped like the OpenAI vendor's conversations, with what people look
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -23,23 +21,17 @@ from service.api.deps import (
 )
 from service.api.fields import Text
 from service.api.replies import Json, encode_json
-from service.chat.archive import Archive, Exported, to_markdown
+from service.chat.archive import Archive, to_markdown
+from service.chat.documents import STATUSES, from_document, to_document
 from service.chat.ledger import open_ledger
 from service.domain.access import Principal
-from service.domain.chat import Message, Role
+from service.domain.chat import Role
 from service.domain.conversation import AnswerState, ConversationSummary, KeptMessage
 from service.domain.errors import InvalidRequest
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 
-FORMAT, VERSION = "parley.conversation", 1
 WATCH_SECONDS = 0.5
-_STATUSES = {
-    AnswerState.COMPLETE: "completed",
-    AnswerState.CUT: "incomplete",
-    AnswerState.WRITING: "in_progress",
-}
-_STATES = {word: state for state, word in _STATUSES.items()}
 PageDep = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -152,8 +144,8 @@ async def search(
 @router.post("/import", response_model=ConversationReply)
 async def bring(archive: ArchiveDep, principal: PrincipalDep, body: ImportBody) -> Response:
     """Keep a conversation that `export` wrote, here or elsewhere, under a new id."""
-    said = [_to_kept(message) for message in body.messages]
-    name = await archive.bring(principal, body.title, said)
+    title, said = from_document(body.model_dump())
+    name = await archive.bring(principal, title, said)
     return Json(_to_reply(await archive.summary(principal, name)))
 
 
@@ -286,47 +278,8 @@ async def _growth(
 
 def _to_frame(kept: KeptMessage, told: int) -> bytes:
     text = kept.message.content[told:]
-    event = {"turn": kept.turn, "text": text, "status": _STATUSES[kept.state]}
+    event = {"turn": kept.turn, "text": text, "status": STATUSES[kept.state]}
     return b"data: " + encode_json(event) + b"\n\n"
-
-
-def to_document(exported: Exported) -> dict[str, Any]:
-    """The export that `import` reads."""
-    summary = exported.summary
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "id": summary.id,
-        "title": summary.title,
-        "created_at": summary.created_at,
-        "updated_at": summary.updated_at,
-        "messages": [
-            {
-                "role": kept.message.role.value,
-                "content": kept.message.content,
-                "reasoning": kept.message.reasoning,
-                "status": _STATUSES[kept.state],
-                "created_at": kept.created_at,
-            }
-            for kept in exported.messages
-        ],
-    }
-
-
-def from_document(document: str | bytes) -> tuple[str, list[KeptMessage]]:
-    """Title and messages of an export. Raises `InvalidRequest`."""
-    try:
-        body = ImportBody.model_validate(json.loads(document))
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidRequest(f"This is no conversation that was exported: {reason}.") from error
-    return body.title, [_to_kept(message) for message in body.messages]
-
-
-def _to_kept(message: ImportedMessage) -> KeptMessage:
-    said = Message(Role(message.role), message.content, reasoning=message.reasoning)
-    at = time.time() if message.created_at is None else message.created_at
-    return KeptMessage(0, 0, said, _STATES[message.status], at)
 
 
 def _to_reply(summary: ConversationSummary) -> dict[str, Any]:
@@ -347,7 +300,7 @@ def _to_item(kept: KeptMessage) -> dict[str, Any]:
         "id": _to_id(kept.key),
         "type": "message",
         "role": kept.message.role.value,
-        "status": _STATUSES[kept.state],
+        "status": STATUSES[kept.state],
         "content": [{"type": kind, "text": kept.message.content}],
         "turn": kept.turn,
         "created_at": int(kept.created_at),

@@ -8,6 +8,7 @@ import click
 
 from service import __version__
 from service.cli.config import config
+from service.cli.conversation import backup, conversation
 from service.cli.health import health
 from service.cli.serve import serve
 from service.cli.token import token
@@ -35,6 +36,8 @@ parley.add_command(serve)
 parley.add_command(config)
 parley.add_command(health)
 parley.add_command(token)
+parley.add_command(conversation)
+parley.add_command(backup)
 
 
 def main() -> None:
