@@ -45,6 +45,10 @@ SCOPES: Mapping[str, access.Scope | None] = {
     "/api/v1/load-model": access.Scope.MODELS_SWITCH,
     "/metrics": access.Scope.METRICS,
     "/v1/embeddings": access.Scope.EMBED,
+    "/v1/rerank": access.Scope.EMBED,
+    "/v1/reranking": access.Scope.EMBED,
+    "/rerank": access.Scope.EMBED,
+    "/reranking": access.Scope.EMBED,
     "/v1/admin": access.Scope.ADMIN,
     "": access.Scope.CHAT,  # everything else
 }

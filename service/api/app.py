@@ -17,7 +17,7 @@ from service.api import conversations as conversation_routes
 from service.api import docs, health, login
 from service.api.access import Access
 from service.api.deps import Parts
-from service.api.dialects import anthropic, legacy, native, openai
+from service.api.dialects import anthropic, legacy, llama_server, native, openai
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
@@ -25,6 +25,7 @@ from service.auth.limits import RequestLimits
 from service.auth.tokens import AccessTokens
 from service.chat.archive import Archive
 from service.chat.conversations import Conversations, ConversationStore
+from service.chat.embed import Vectors
 from service.chat.generate import Chat
 from service.domain.errors import ConfigurationError
 from service.ipc.client import Engines, connect_engines
@@ -43,6 +44,8 @@ ROUTERS = (
     login.router,
     docs.router,
     conversation_routes.router,
+    llama_server.router,
+    openai.embeddings_router,
     *(dialect.router for dialect in DIALECTS),
 )
 
@@ -61,7 +64,12 @@ def create_app(
     if settings is None:
         settings = load_settings()
         log.configure(settings.log, "worker")
-    replies = ErrorReplies([(dialect.PREFIX, dialect.to_error) for dialect in DIALECTS])
+    replies = ErrorReplies(
+        [
+            *((path, llama_server.to_error) for path in llama_server.PATHS),
+            *((dialect.PREFIX, dialect.to_error) for dialect in DIALECTS),
+        ]
+    )
     app = FastAPI(
         title="Parley",
         version=__version__,
@@ -98,10 +106,13 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         door = Door(AccessTokens(SqlAccessTokens(database)), may_stand_open=_may_open(settings))
         await used_engines.settled()  # a worker that says it is there can answer
         chat = Chat(used_engines, settings.chat)
+        vectors = Vectors(used_engines, settings.embed, settings.rerank)
         conversations = Conversations(chat, store or SqlConversations(database))
         archive = Archive(SqlArchive(database))
         limits = RequestLimits(SqlAdmissions(database))
-        app.state.parts = Parts(settings, used_engines, chat, conversations, archive, door, limits)
+        app.state.parts = Parts(
+            settings, used_engines, chat, vectors, conversations, archive, door, limits
+        )
         forgetting = _forgetting(archive, settings.store.keep_days)
         try:
             yield

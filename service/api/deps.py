@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,10 +12,11 @@ from service.auth.door import Door
 from service.auth.limits import RequestLimits
 from service.chat.archive import Archive
 from service.chat.conversations import Conversations
+from service.chat.embed import Vectors
 from service.chat.generate import Chat
 from service.domain.access import Principal
 from service.domain.errors import EngineUnavailable
-from service.domain.model import ModelInfo
+from service.domain.model import Mode, ModelInfo
 from service.ipc.client import Engines
 from service.settings import Settings
 
@@ -26,6 +28,7 @@ class Parts:
     settings: Settings
     engines: Engines
     chat: Chat
+    vectors: Vectors
     conversations: Conversations
     archive: Archive
     door: Door
@@ -53,8 +56,21 @@ def _current_model(http_request: Request) -> ModelInfo | None:
         return None
 
 
+def _models(http_request: Request) -> list[ModelInfo]:
+    """All models that are being served, the one that answers chats first."""
+    models = []
+    for mode in Mode:
+        with suppress(EngineUnavailable):
+            models.append(parts(http_request).engines.current(mode).model)
+    return models
+
+
 def _chat(http_request: Request) -> Chat:
     return parts(http_request).chat
+
+
+def _vectors(http_request: Request) -> Vectors:
+    return parts(http_request).vectors
 
 
 def _conversations(http_request: Request) -> Conversations:
@@ -84,7 +100,9 @@ PartsDep = Annotated[Parts, Depends(parts)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 EnginesDep = Annotated[Engines, Depends(_engines)]
 CurrentModelDep = Annotated[ModelInfo | None, Depends(_current_model)]
+ModelsDep = Annotated[list[ModelInfo], Depends(_models)]
 ChatDep = Annotated[Chat, Depends(_chat)]
+VectorsDep = Annotated[Vectors, Depends(_vectors)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
 ArchiveDep = Annotated[Archive, Depends(_archive)]
 DoorDep = Annotated[Door, Depends(_door)]

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Mount, Route
 from structlog.testing import LogCapture
 
+from service.api.dialects import llama_server
 from service.auth.secrets import new_secret
 from service.auth.throttle import BURST
 from service.auth.tokens import AccessTokens
@@ -116,6 +117,8 @@ def check_words(path: str, body: dict[str, Any]) -> None:
     if path.startswith("/v1/messages"):
         assert body["type"] == "error"
         assert body["error"]["type"] == "authentication_error"
+    elif path in llama_server.PATHS:
+        assert body["error"]["code"] == 401
     elif path.startswith("/v1/"):
         error = body["error"]
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")

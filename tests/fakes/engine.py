@@ -9,6 +9,7 @@
     engine.revives()                             # ready again
     await engine.until(lambda: engine.cancelled) # a job was closed before its end
     engine.jobs, engine.cancelled                # what was submitted; what was closed early
+    engine.companion(EMBEDDER)                   # a second engine, of a mode of its own
 
 One word is one token. `max_tokens`, stop strings and the context length are respected.
 """
@@ -23,11 +24,14 @@ from dataclasses import dataclass, field, replace
 from service.domain.chat import Prompt
 from service.domain.errors import ContextLengthExceeded, ServiceError
 from service.domain.events import Candidate, FinishReason, Timings, TokenLogprob, Usage
-from service.domain.model import ModelInfo
-from service.ipc.client import Job
+from service.domain.model import Mode, ModelInfo
+from service.ipc.asking import Question
+from service.ipc.client import EngineClient, Job
+from service.ipc.inquiry import AnswerFrame
 from service.ipc.messages import Accepted, Delta, Done
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
+from tests.fakes.companion import FakeCompanion, FakeWords
 
 DEFAULT_ANSWER = "Hello there, friend."
 CHATML = (
@@ -135,6 +139,8 @@ class FakeEngine:
         self.refused: list[Job] = []
         self.running: list[FakeStream] = []
         self.closed = False
+        self.companions: dict[Mode, FakeCompanion] = {}
+        self._words = FakeWords(model)
         self._answers: list[str] = []
         self._refusals: list[ServiceError] = []
         self._turn = asyncio.Condition()
@@ -163,7 +169,16 @@ class FakeEngine:
             done = stream.done
             stream.end(Done(done.id, FinishReason.SHUTDOWN, done.usage, done.timings))
 
-    def current(self) -> FakeEngine:
+    def companion(self, model: ModelInfo) -> FakeCompanion:
+        """A second engine, for what `model` was made for."""
+        made = self.companions[model.mode] = FakeCompanion(model)
+        return made
+
+    def current(self, mode: Mode = Mode.CHAT) -> EngineClient:
+        if mode is not Mode.CHAT:
+            if mode not in self.companions or self.status.phase is Phase.DRAINING:
+                raise why_unavailable(self.status, mode)
+            return self.companions[mode]
         if self.status.phase is Phase.DRAINING or self.status.current is None:
             raise why_unavailable(self.status)
         return self
@@ -192,6 +207,9 @@ class FakeEngine:
 
     async def count_tokens(self, prompt: Prompt) -> int:
         return len(re.findall(r"\w+|[^\w\s]", "".join(piece.text for piece in prompt)))
+
+    async def ask(self, question: Question) -> list[AnswerFrame]:
+        return [self._words.answer(question)]
 
     async def write(self, num_tokens: int = 1) -> None:
         """Let every running job write this many tokens, and the readers read them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.api.dialects.openai.embeddings import router as embeddings_router
 from service.api.dialects.openai.errors import to_error
 from service.api.dialects.openai.routes import router
 
@@ -9,4 +10,4 @@ NAME = "openai"
 PREFIX = "/v1"
 CHAT_PATHS = ("/v1/chat/completions",)
 
-__all__ = ["CHAT_PATHS", "NAME", "PREFIX", "router", "to_error"]
+__all__ = ["CHAT_PATHS", "NAME", "PREFIX", "embeddings_router", "router", "to_error"]

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.api.deps import ChatDep, CurrentModelDep, PrincipalDep, RequestIdDep, SettingsDep
+from service.api.deps import ChatDep, ModelsDep, PrincipalDep, RequestIdDep, SettingsDep
 from service.api.dialects.openai.replies import (
     Completion,
     CompletionFrames,
@@ -69,13 +69,14 @@ async def create_chat_completion(
 
 
 @router.get("/models", response_model=ModelList)
-async def list_models(model: CurrentModelDep) -> Response:
-    """The model that is being served; empty while there is none."""
-    return Json({"object": "list", "data": [to_model_reply(model)] if model else []})
+async def list_models(models: ModelsDep) -> Response:
+    """The models that are being served; empty while there is none."""
+    return Json({"object": "list", "data": [to_model_reply(model) for model in models]})
 
 
 @router.get("/models/{model_id:path}", response_model=ModelReply)
-async def retrieve_model(model_id: str, model: CurrentModelDep) -> Response:
-    if model is None or model.name != model_id:
+async def retrieve_model(model_id: str, models: ModelsDep) -> Response:
+    model = next((model for model in models if model.name == model_id), None)
+    if model is None:
         raise ModelNotFound(f"The model `{model_id[:200]}` does not exist.", param="model")
     return Json(to_model_reply(model))
