@@ -97,7 +97,7 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
     served.
     """
     models_dir = settings.state_dir.absolute() / "models"
-    source = resolve(settings.model.name)
+    source = resolve(settings.model.name, models_dir)
     wanted = _usable_path(source, models_dir)
     stand_in = _stand_in(settings, source, models_dir)
     notice = None
@@ -196,7 +196,7 @@ def _stand_in(
 ) -> dict[str, str | None] | None:
     if settings.model.stand_in is None:
         return None
-    source = resolve(settings.model.stand_in)
+    source = resolve(settings.model.stand_in, models_dir)
     if source.name == wanted.name:
         return None
     path = _usable_path(source, models_dir)
@@ -212,7 +212,7 @@ def _companions(settings: Settings, models_dir: Path) -> Iterator[dict[str, str 
     """The models that embed and rerank, where there are any."""
     for mode, name in ((Mode.EMBED, settings.embed.model), (Mode.RERANK, settings.rerank.model)):
         if name is not None:
-            source = resolve(name)
+            source = resolve(name, models_dir)
             yield _to_model(source, _usable_path(source, models_dir), mode)
 
 

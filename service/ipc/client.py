@@ -21,7 +21,7 @@ from service.ipc.messages import Accepted, Counted, CountTokens, Delta, Done, Qu
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
 from service.ipc.status_feed import StatusFeed
-from service.ipc.submission import Submission
+from service.ipc.submission import Submission, Succession
 from service.log import get_logger
 
 RESUBMIT_SECONDS = 60.0
@@ -145,7 +145,7 @@ class ConnectedEngines:
         connected = self._connected(mode)
         if self._heard.phase is Phase.DRAINING or connected is None:
             raise why_unavailable(self._heard, mode)
-        return _Client(self, connected[1])
+        return ConnectedClient(self, connected[1])
 
     async def successor(self, after: Connection, seconds: float) -> Connection | None:
         """The engine that takes over from `after`; None when there is none within `seconds`."""
@@ -250,10 +250,10 @@ class ConnectedEngines:
             self._announce()
 
 
-class _Client:
+class ConnectedClient:
     """The way to one engine."""
 
-    def __init__(self, engines: ConnectedEngines, connection: Connection) -> None:
+    def __init__(self, engines: Succession, connection: Connection) -> None:
         self._engines = engines
         self._connection = connection
 

@@ -23,10 +23,14 @@ def _reason(status: ServiceStatus, mode: Mode) -> str:
         return "The engine is restarting after a failure."
     if mode is not Mode.CHAT:
         return f"No model of the kind `{mode}` is running."
+    if EngineState.DRAINING in engines and status.download is None:
+        return "The service is switching models."
+    return _why_none(status)
+
+
+def _why_none(status: ServiceStatus) -> str:
     if (download := status.download) is not None:
         done, total = download.num_bytes_done, download.num_bytes_total
         how_far = f"{done / total:.0%}" if total else f"{done / 1e6:.0f} MB so far"
         return f"The model `{download.model}` is being downloaded ({how_far})."
-    if EngineState.DRAINING in engines:
-        return "The service is switching models."
     return status.notice or "The service is starting."

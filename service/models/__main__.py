@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     lines = StatusLines(chosen.status_fd)
     try:
-        path = fetch(resolve(chosen.name), chosen.state_dir / "models", lines.progress)
+        models_dir = chosen.state_dir / "models"
+        path = fetch(resolve(chosen.name, models_dir), models_dir, lines.progress)
         lines.write(event="done", path=str(path))
     except ServiceError as error:
         if chosen.status_fd == 1:  # else whoever reads the lines says it
