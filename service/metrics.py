@@ -96,6 +96,28 @@ VECTOR_REQUEST_SECONDS = Histogram(
     ["model"],
     buckets=_SECONDS,
 )
+PREFIX_CACHE_HITS = Counter(
+    "parley_prefix_cache_hits_total",
+    "Prompts whose beginning was there: in their slot, in another, in memory, on disk.",
+    ["source"],
+)
+PREFIX_CACHE_SAVED_SECONDS = Counter(
+    "parley_prefix_cache_saved_seconds_total",
+    "What reading these beginnings would have taken.",
+    ["source"],
+)
+PARKED_BYTES = Gauge(
+    "parley_parked_bytes",
+    "Conversations outside of the slots.",
+    ["tier"],
+    multiprocess_mode="livesum",
+)
+PARKED_CONVERSATIONS = Gauge(
+    "parley_parked_conversations",
+    "Conversations outside of the slots.",
+    ["tier"],
+    multiprocess_mode="livesum",
+)
 MODEL_LOADED = Gauge(
     "parley_model_loaded",
     "1 while a process has this model ready.",

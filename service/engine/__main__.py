@@ -23,10 +23,12 @@ from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine.attempts import Attempts
+from service.engine.cache import create_cache
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
 from service.engine.grammar.compiler import Compiler
 from service.engine.intake import Intake
 from service.engine.llama import LlamaRunner, create_runner
+from service.engine.recall import Recall
 from service.engine.records import Records
 from service.engine.status import StatusPipe
 from service.engine.tokenizer import Tokenizer
@@ -96,10 +98,12 @@ class EngineProcess:
             seconds = time.monotonic() - started
             metrics.MODEL_LOAD_SECONDS.labels(name).set(seconds)
             metrics.MODEL_LOADED.labels(name).set(1)
-            engine = Engine(runner, self._server, self._settings.engine)
+            directory = self._settings.state_dir / "parked"
+            cache = create_cache(runner, self._settings.engine, directory)
+            engine = Engine(runner, self._server, self._settings.engine, cache=cache)
             compiler = Compiler(runner.create_matcher, engine.inbox)
             compiler.start()
-            tokenizer = Tokenizer(runner, compiler, self._server)
+            tokenizer = Tokenizer(runner, compiler, self._server, Recall(runner, cache))
             thread = tokenizer.start()
             # Nothing of what is loaded will ever be garbage: keep the collector away from it.
             gc.collect()

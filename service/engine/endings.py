@@ -78,6 +78,7 @@ class Endings:
         sequence.sampler.close()
         self._parts.scheduler.leave(sequence)
         if sequence.slot is not None:
+            self._parts.residency.remember(sequence)
             self._parts.slots.release(sequence.slot)
             self._parts.cost.held(self._parts.clock() - sequence.admitted_at)
             sequence.slot = None

@@ -13,6 +13,7 @@ from service import log
 from service.domain.errors import GenerationFailed, ServiceError
 from service.domain.events import FinishReason
 from service.engine.acceptance import create_sequence
+from service.engine.cache import Cache, create_cache
 from service.engine.cost import CostModel
 from service.engine.decoding import Decoding
 from service.engine.endings import Endings
@@ -42,6 +43,8 @@ from service.settings import EngineSettings
 EXIT_DRAINED = 0
 EXIT_BROKEN = 70
 _PUBLISH_SECONDS = 0.5
+# To take conversations out of the slots and onto disk, at the end.
+_LEAST_SECONDS_TO_LEAVE, _MOST_SECONDS_TO_LEAVE = 2.0, 10.0
 
 _log = log.get_logger(__name__)
 
@@ -55,10 +58,12 @@ class Engine:
         outbox: Outbox,
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
+        cache: Cache | None = None,
     ) -> None:
         self.runner = runner
+        self.cache = cache or create_cache(runner, settings)
         self.inbox: Inbox = Inbox()
-        self.slots = Slots(runner.num_slots, runner.slot_length)
+        self.slots = Slots(runner.num_slots, runner.slot_length, self.cache.parking)
         self.cost = CostModel(
             settings.inter_token_target_seconds, runner.max_batch_tokens, runner.bulk_rows
         )
@@ -67,7 +72,7 @@ class Engine:
         # Prompts that may be with the tokenizer: as many as could be running or waiting.
         self.max_backlog = settings.max_waiting + runner.num_slots
         self.turn_started = 0.0
-        self._residency = Residency(runner, self.slots, self.gauges)
+        self._residency = Residency(runner, self.slots, self.gauges, self.cost, self.cache, clock)
         self._progress = Progress(outbox)
         parts = Parts(
             runner,
@@ -107,6 +112,7 @@ class Engine:
             _log.exception("engine_broke")
             self._fail_everything()
             return EXIT_BROKEN
+        self._residency.leave(self._seconds_to_leave())
         self._publish()
         return EXIT_DRAINED
 
@@ -147,6 +153,10 @@ class Engine:
                     self._cancel(key)
         elif isinstance(command, Drain):
             self._deadline = command.deadline
+
+    def _seconds_to_leave(self) -> float:
+        left = (self._deadline or 0.0) - self._clock()
+        return min(max(left, _LEAST_SECONDS_TO_LEAVE), _MOST_SECONDS_TO_LEAVE)
 
     # --- coming ------------------------------------------------------------------------------
     def _consider(self, tokenized: Tokenized) -> None:

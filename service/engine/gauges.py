@@ -86,6 +86,11 @@ class Gauges:
         """Tokens of one principal were about to be reused for another. Must never happen."""
         metrics.CROSS_PRINCIPAL_HITS.inc(num_tokens)
 
+    def reused(self, source: str, saved_seconds: float) -> None:
+        """A prompt's beginning was there, and did not have to be read for so long."""
+        metrics.PREFIX_CACHE_HITS.labels(source).inc()
+        metrics.PREFIX_CACHE_SAVED_SECONDS.labels(source).inc(saved_seconds)
+
     def first_token(self, sequence: Sequence) -> None:
         self._first_token.observe(sequence.first_token_at - sequence.job.arrived)
         self._prefill.observe(sequence.first_token_at - sequence.admitted_at)

@@ -25,12 +25,22 @@ from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.batch import Batch
 from service.engine.calibrate import BLAS_ROWS
+from service.engine.cells import Cells
+from service.engine.fingerprint import fingerprint_of, print_of
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
 from service.engine.grammar.trial import Trial
 from service.engine.loading import LoadedModel
 from service.engine.records import Records
-from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
+from service.engine.runner import (
+    DecodeAborted,
+    DecodeRow,
+    Matcher,
+    PrefillPart,
+    RunnerError,
+    Spelling,
+    State,
+)
 from service.engine.sampling.candidates import Row
 from service.engine.sampling.logprobs import logprob_of
 from service.engine.sampling.sampler import RowSampler
@@ -87,19 +97,20 @@ class LlamaRunner:
             lambda: create_alphabet(self._vocabulary), Trial(special_names(self._vocabulary))
         )
         self._context = context
-        self._memory = llama.llama_get_memory(context)
         self._abort = library.AbortFlag(context)
         self.num_slots = settings.slots
         self.max_batch_tokens = int(llama.llama_n_batch(context))
         self._num_cells = int(llama.llama_n_ctx_seq(context))
         self.slot_length = min(self._num_cells, model.trained_context_length)
         self._batch = Batch(self.max_batch_tokens)
-        self._held = [0] * self.num_slots
+        self._cells = Cells(context, self.num_slots)
+        self._held = self._cells.held
         self._num_rows = 0
         self._logits_at = 0
         self._logits: NDArray[np.float32] = np.empty((0, self._vocabulary.size), np.float32)
         self.info = _describe(model, self._vocabulary, self, name)
-        self.can_trim = self._probe_trim()
+        self._cells.can_cut = self._probe_cut()
+        self._model_print = print_of(model.path)
 
     def owns(self, resources: ExitStack) -> None:
         """Close these with the runner."""
@@ -108,6 +119,24 @@ class LlamaRunner:
     def computes_as(self, tuning: Tuning) -> None:
         """With these threads, and without BLAS where it does not pay."""
         self._tuning = tuning
+
+    @property
+    def bulk_rows(self) -> int | None:
+        """The fewest tokens in one call for which BLAS pays."""
+        return self._tuning.blas_from
+
+    @property
+    def can_cut(self) -> bool:
+        return self._cells.can_cut
+
+    @property
+    def spelling(self) -> Spelling:
+        return self._vocabulary
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model, of llama.cpp, and of all that decides how a state is laid out."""
+        return fingerprint_of(self._model_print, self.num_slots, self._tuning.flash_attention)
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -175,30 +204,25 @@ class LlamaRunner:
     # --- slots --------------------------------------------------------------------------------
 
     def resident(self, slot: int) -> int:
-        self._check_slot(slot)
-        return int(llama.llama_memory_seq_pos_max(self._memory, slot)) + 1
+        return self._cells.resident(slot)
 
     def trim(self, slot: int, length: int) -> int:
-        held = self.resident(slot)
-        if length >= held:
-            return held
-        whole = length <= 0 or not self.can_trim
-        llama.llama_memory_seq_rm(self._memory, slot, -1 if whole else length, -1)
-        self._held[slot] = self.resident(slot)
-        return self._held[slot]
+        return self._cells.trim(slot, length)
 
     def fork(self, source: int, target: int, length: int) -> int:
-        self._check_slot(source)
-        self._check_slot(target)
-        if source == target:
-            return self.trim(target, length)
-        if length < self.resident(source) and not self.can_trim:
-            return self.trim(target, 0)
-        # Stream mode copies whole slots only; a partial range would end the process.
-        llama.llama_memory_seq_rm(self._memory, target, -1, -1)
-        llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        self._held[target] = self.resident(target)
-        return self.trim(target, length)
+        return self._cells.fork(source, target, length)
+
+    def anchor(self, slot: int) -> None:
+        self._cells.anchor(slot)
+
+    def state_size(self, slot: int) -> int:
+        return self._cells.state_size(slot)
+
+    def save(self, slot: int) -> State:
+        return self._cells.save(slot)
+
+    def restore(self, slot: int, state: State) -> int:
+        return self._cells.restore(slot, state)
 
     def abort(self) -> None:
         self._abort.raise_()
@@ -210,13 +234,9 @@ class LlamaRunner:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _check_slot(self, slot: int) -> None:
-        if not 0 <= slot < self.num_slots:
-            raise RunnerError(f"slot {slot} does not exist; there are {self.num_slots}")
-
     def _check_place(self, slot: int, start: int, count: int, previous: int) -> None:
         """Refuse what llama.cpp would abort on, or fail the whole batch for."""
-        self._check_slot(slot)
+        self._cells.check(slot)
         if slot <= previous:
             raise RunnerError(f"slot {slot} comes after slot {previous}; slots must ascend")
         if start != self._held[slot]:
@@ -251,8 +271,8 @@ class LlamaRunner:
 
     def _calls(self, parts: Sequence[PrefillPart]) -> Iterator[Sequence[PrefillPart]]:
         """The parts as one call, or as several that are too small for BLAS where it would lose."""
-        total, blas_from = sum(len(part.token_ids) for part in parts), self._tuning.blas_from
-        if blas_from is None or total >= blas_from or total < BLAS_ROWS:
+        total = sum(len(part.token_ids) for part in parts)
+        if self._tuning.blas_from is None or total >= self._tuning.blas_from or total < BLAS_ROWS:
             yield parts
             return
         for part in parts:
@@ -284,7 +304,7 @@ class LlamaRunner:
         if answer == _DONE:
             return
         for slot in slots:
-            self._held[slot] = self.resident(slot)
+            self._cells.resident(slot)
         if answer == _ABORTED:
             raise DecodeAborted(f"{count} tokens were being read")
         meaning = {_NO_ROOM: "no room in a slot", _INVALID: "an invalid batch"}
@@ -312,14 +332,11 @@ class LlamaRunner:
     def _ordinary_token(self) -> int:
         return next(i for i in range(self._vocabulary.size) if not self.is_end(i))
 
-    def _probe_trim(self) -> bool:
+    def _probe_cut(self) -> bool:
         """Whether the end of a slot can be forgotten; recurrent memory can only be emptied."""
         token_id = self._ordinary_token()
         self.prefill([PrefillPart(0, 0, [token_id, token_id])])
-        can_trim = bool(llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
-        llama.llama_memory_seq_rm(self._memory, 0, -1, -1)
-        self._held[0] = self.resident(0)
-        return can_trim
+        return self._cells.cuts_at(1)
 
 
 def _describe(

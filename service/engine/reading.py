@@ -55,7 +55,7 @@ class Reading:
         """Read `chunks`, which ascend by slot, in one call."""
         parts = self._parts
         sequences = [chunk.sequence for chunk in chunks]
-        calls = [_to_part(chunk) for chunk in chunks]
+        calls = [self._to_part(chunk) for chunk in chunks]
         started = parts.clock()
         self._wanted = {sequence.job.key for sequence in sequences}
         try:
@@ -74,13 +74,14 @@ class Reading:
             sequence.lane.read(part.token_ids)
             sequence.num_computed += len(part.token_ids)
             parts.scheduler.shares.charge(sequence, len(part.token_ids))
+            parts.residency.anchor(sequence)
         count = sum(len(part.token_ids) for part in calls)
         parts.cost.read(count, sum(part.start for part in calls) / len(calls), seconds)
         parts.gauges.prefilled(count, seconds)
 
-
-def _to_part(chunk: Chunk) -> PrefillPart:
-    sequence = chunk.sequence
-    start = sequence.num_computed
-    token_ids = sequence.token_ids[start : start + chunk.count]
-    return PrefillPart(sequence.lane.index, start, token_ids)
+    def _to_part(self, chunk: Chunk) -> PrefillPart:
+        sequence = chunk.sequence
+        start = sequence.num_computed
+        count = min(chunk.count, self._parts.residency.num_until_anchor(sequence))
+        token_ids = sequence.token_ids[start : start + count]
+        return PrefillPart(sequence.lane.index, start, token_ids)

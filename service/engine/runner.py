@@ -7,7 +7,7 @@ cache (a llama.cpp sequence id) that holds up to `slot_length` tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,31 @@ class RunnerError(Exception):
 
 class DeadEnd(Exception):
     """One sequence can't go on: no token may follow. The others of its batch are not concerned."""
+
+
+State = NDArray[np.uint8]
+"""What a slot held, as `save` took it: bytes that only a runner of the same kind understands."""
+
+
+class Spelling(Protocol):
+    """How tokens and text correspond. Any thread.
+
+    *Reserved* are control tokens, and markup that is one token: what people's text never becomes.
+    """
+
+    def spell(self, token_ids: Iterable[int]) -> list[bytes]:
+        """The bytes of each token; control tokens, which have none in text, by their names."""
+        ...
+
+    def is_reserved(self, token_id: int) -> bool: ...
+
+    def find_reserved(self, text: str, start: int, stop: int) -> int:
+        """Where the first spelling of a reserved token begins within `start` to `stop`, or -1."""
+        ...
+
+    def content(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, and nothing in front of them. Otherwise as `tokenize`."""
+        ...
 
 
 class Matcher(Protocol):
@@ -116,6 +141,19 @@ class ModelRunner(Protocol):
     @property
     def bulk_rows(self) -> int | None: ...
 
+    @property
+    def spelling(self) -> Spelling: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of model and context: what one of the same fingerprint saved can be restored."""
+        ...
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether a slot can forget its end; recurrent memory only goes back to an `anchor`."""
+        ...
+
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids; only trusted pieces may contain control tokens. Thread-safe: called from the
         tokenizer thread. Raises `InvalidRequest` for text over the configured limit."""
@@ -160,12 +198,29 @@ class ModelRunner(Protocol):
 
     def trim(self, slot: int, length: int) -> int:
         """Forget everything behind the first `length` tokens; returns how many remain, which may
-        be 0 where a model cannot be cut (recurrent memory)."""
+        be an earlier `anchor` or 0 where a model cannot be cut (recurrent memory)."""
         ...
 
     def fork(self, source: int, target: int, length: int) -> int:
         """Replace `target`'s content by the first `length` tokens of `source`; returns how many
-        `target` then holds (0 where the model cannot be cut)."""
+        `target` then holds, as for `trim`."""
+        ...
+
+    def anchor(self, slot: int) -> None:
+        """Where the model cannot be cut, `trim` can return to what the slot holds now."""
+        ...
+
+    def state_size(self, slot: int) -> int:
+        """Bytes that `save` would return."""
+        ...
+
+    def save(self, slot: int) -> State:
+        """A copy of what the slot holds."""
+        ...
+
+    def restore(self, slot: int, state: State) -> int:
+        """Replace the slot's content by what was saved; returns how many tokens it then holds:
+        0 where the state makes no sense here."""
         ...
 
     def abort(self) -> None:

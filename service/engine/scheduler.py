@@ -62,7 +62,9 @@ class Scheduler:
         if not self.waiting or not self.slots.num_free:
             return None
         first = self.waiting.peek()
-        place = self.slots.place(first.token_ids, first.cache_key, self.cost.split_tokens)
+        place = self.slots.place(
+            first.token_ids, first.cache_key, self.cost.split_tokens, first.num_shared
+        )
         return None if place is None else (first, place)
 
     def admit(self, sequence: Sequence) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+import numpy as np
+
 from service.domain.chat import Priority
 from service.domain.events import Timings, TokenLogprob, Usage
+from service.engine.prefix import Prefix
 from service.engine.runner import Sampler
 from service.engine.slots import Slot
 from service.engine.text import TextStream
@@ -20,13 +23,15 @@ Key = tuple[int, int]
 class Job:
     """A `Submit` as it came in over `connection`, at `arrived` (seconds, monotonic).
 
-    `cancelled` is written by the engine thread only; the tokenizer reads it to save itself work.
+    `cancelled` is written by the engine thread only; the tokenizer reads it to save itself work,
+    and writes `num_shared`: how many first tokens of the prompt are under no key.
     """
 
     connection: int
     submit: Submit
     arrived: float
     cancelled: bool = False
+    num_shared: int = 0
 
     @property
     def key(self) -> Key:
@@ -62,6 +67,7 @@ class Sequence:
     num_unreported: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     slot: Slot | None = None
+    anchors: tuple[int, ...] = ()
     first_token_by: float = inf
     end_by: float = inf
     notice: Notice | None = None
@@ -81,6 +87,15 @@ class Sequence:
     @property
     def cache_key(self) -> str:
         return self.job.submit.cache_key
+
+    @property
+    def num_shared(self) -> int:
+        return self.job.num_shared
+
+    @property
+    def prefix(self) -> Prefix:
+        """All its tokens, as something that is looked for, or that others may begin with."""
+        return Prefix(np.array(self.token_ids, np.int32), self.cache_key, self.num_shared)
 
     @property
     def fair_key(self) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-TokenArray = npt.NDArray[np.int32]
+from service.engine.parking import Parked, Parking
+from service.engine.prefix import Prefix, TokenArray
+from service.engine.transcripts import Transcript
 
 # A fork copies a whole lane: about what reading this many tokens costs.
 FORK_TOKENS = 8
@@ -20,20 +21,29 @@ WORTH_DECAY = 0.25
 class Slot:
     """One lane: a llama.cpp sequence id. `num_tokens` of `tokens` are resident there.
 
-    What is resident was computed under `cache_key`, and must not be reused under another.
-    `last_used` counts releases: the higher, the more recent.
+    What is resident was computed under `cache_key`, and must not be reused under another but for
+    the first `num_shared` tokens, which are everybody's. `transcript` tells what was said in it
+    last, if that has come to its end. `last_used` counts releases: the higher,
+    the more recent.
     """
 
     index: int
     tokens: TokenArray
     num_tokens: int = 0
     cache_key: str = ""
+    num_shared: int = 0
+    transcript: Transcript | None = None
     busy: bool = False
     last_used: int = 0
 
     @property
     def room(self) -> int:
         return len(self.tokens) - self.num_tokens
+
+    @property
+    def held(self) -> Prefix:
+        """What is resident, as something that prompts may begin with."""
+        return Prefix(self.tokens[: self.num_tokens], self.cache_key, self.num_shared)
 
     def read(self, token_ids: Sequence[int]) -> None:
         """These were computed, behind what is resident."""
@@ -46,24 +56,24 @@ class Slot:
         self.tokens[self.num_tokens] = token_id
         self.num_tokens += 1
 
-    def shared_with(self, prompt: TokenArray) -> int:
-        """How many first tokens of `prompt` are resident, all but its last at most."""
-        length = min(self.num_tokens, len(prompt) - 1)
-        if length <= 0:
-            return 0
-        differs = self.tokens[:length] != prompt[:length]
-        first = int(differs.argmax())
-        return first if differs[first] else length
+    def lost(self, kept: int) -> int:
+        """How many tokens would be missed if only the first `kept` stayed.
+
+        The next turn of a chat rarely repeats the last answer to the letter: that is no loss.
+        """
+        tolerated = kept + kept // 4 + 16 if kept else 0
+        return max(0, self.num_tokens - tolerated)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Put a prompt into `slot`, where the first `length` tokens of `source` (maybe the slot
-    itself) are kept."""
+    itself) are kept, or those of `parked`."""
 
     slot: Slot
     source: Slot
     length: int
+    parked: Parked | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -72,6 +82,7 @@ class Slots:
 
     num_slots: int
     slot_length: int
+    parking: Parking | None = None
     _slots: list[Slot] = field(init=False)
     _num_releases: int = 0
 
@@ -98,55 +109,44 @@ class Slots:
         slot.last_used = self._num_releases
 
     def place(
-        self, token_ids: Sequence[int], cache_key: str, split_tokens: float = 0.0
+        self,
+        token_ids: Sequence[int],
+        cache_key: str,
+        split_tokens: float = 0.0,
+        num_shared: int = 0,
     ) -> Placement | None:
         """The cheapest way to get a prompt into a free slot, or None when all are busy.
 
         Everything is counted in tokens that would have to be read: those of the prompt that are
         not there yet; those of another conversation that would be overwritten, discounted by how
-        long nobody used it; a copy from another slot; and `split_tokens` for each run that the
-        busy slots fall into, because llama.cpp computes only neighbours in one go.
+        long nobody used it; a copy from another slot or from what is parked; and `split_tokens`
+        for each run that the busy slots fall into, because llama.cpp computes only neighbours in
+        one go.
         """
-        prompt = np.asarray(token_ids, dtype=np.int32)
-        shared = {
-            slot.index: slot.shared_with(prompt)
-            for slot in self._slots
-            if slot.cache_key == cache_key
-        }
-        best = max(shared, key=lambda index: shared[index], default=0)
+        if not self.num_free:
+            return None
+        prompt = Prefix(np.asarray(token_ids, dtype=np.int32), cache_key, num_shared)
+        sources = _Sources(self._slots, prompt, self.parking)
         worth = self._worth()
         options = [
             (cost + split_tokens * self._num_runs_with(slot.index), slot.last_used, placement)
             for slot in self._slots
             if not slot.busy
-            for cost, placement in self._ways_into(slot, shared, best, worth[slot.index])
+            for cost, placement in sources.ways_into(slot, worth[slot.index])
         ]
-        if not options:
-            return None
         return min(options, key=lambda o: (o[0], self._distance(o[2].slot.index), o[1]))[2]
 
-    def better_source(self, slot: Slot, token_ids: Sequence[int]) -> Placement | None:
-        """Another slot of the same key that holds so much more of this prompt that a copy pays."""
-        prompt = np.asarray(token_ids, dtype=np.int32)
-        others = [s for s in self._slots if s is not slot and s.cache_key == slot.cache_key]
-        best = max(others, key=lambda s: s.shared_with(prompt), default=slot)
-        length = best.shared_with(prompt)
+    def better_source(
+        self, slot: Slot, token_ids: Sequence[int], num_shared: int = 0
+    ) -> Placement | None:
+        """Another slot that holds so much more of the prompt in this one that a copy pays."""
+        prompt = Prefix(np.asarray(token_ids, dtype=np.int32), slot.cache_key, num_shared)
+        others = [s for s in self._slots if s is not slot]
+        best = max(others, key=lambda s: s.held.reusable_for(prompt), default=slot)
+        length = best.held.reusable_for(prompt)
         if best is slot or length <= slot.num_tokens + FORK_TOKENS:
             return None
         return Placement(slot, best, length)
-
-    def _ways_into(
-        self, slot: Slot, shared: dict[int, int], best: int, worth: float
-    ) -> Iterator[tuple[float, Placement]]:
-        here = shared.get(slot.index, 0)
-        # The next turn of a chat rarely repeats the last answer to the letter: that is no loss.
-        tolerated = here + here // 4 + 16 if here else 0
-        lost = max(0, slot.num_tokens - tolerated)
-        yield worth * lost - here, Placement(slot, slot, here)
-        if best != slot.index and shared.get(best, 0) > here + FORK_TOKENS:
-            there = shared[best]
-            cost = worth * slot.num_tokens + FORK_TOKENS - there
-            yield cost, Placement(slot, self._slots[best], there)
 
     def _worth(self) -> dict[int, float]:
         recent_first = sorted(self._slots, key=lambda slot: -slot.last_used)
@@ -160,3 +160,24 @@ class Slots:
     def _distance(self, index: int) -> int:
         """How far slot `index` is from the busy ones; from the first slot where none is busy."""
         return min((abs(slot.index - index) for slot in self._slots if slot.busy), default=index)
+
+
+class _Sources:
+    """Where the beginning of one prompt can be had from."""
+
+    def __init__(self, slots: list[Slot], prompt: Prefix, parking: Parking | None) -> None:
+        self._here = [slot.held.reusable_for(prompt) for slot in slots]
+        self._best = max(slots, key=lambda slot: self._here[slot.index])
+        self._parked = parking.best_for(prompt) if parking is not None else None
+
+    def ways_into(self, slot: Slot, worth: float) -> Iterator[tuple[float, Placement]]:
+        """What each costs, where a token in the slot that is overwritten is worth so many."""
+        here = self._here[slot.index]
+        yield worth * slot.lost(here) - here, Placement(slot, slot, here)
+        best = self._here[self._best.index]
+        replaced = worth * slot.num_tokens + FORK_TOKENS
+        if self._best is not slot and best > here + FORK_TOKENS:
+            yield replaced - best, Placement(slot, self._best, best)
+        if self._parked is not None and self._parked[1] > max(here, best) + FORK_TOKENS:
+            parked, length = self._parked
+            yield replaced - length, Placement(slot, slot, length, parked)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from service.domain.chat import Prompt
 from service.domain.errors import ServiceError
 from service.engine.inbox import Letterbox, Outbox, Tokenized, refusal
+from service.engine.recall import Recall
 from service.engine.runner import ModelRunner
 from service.engine.sequence import Job
 from service.ipc.messages import Counted, CountTokens
@@ -30,8 +31,15 @@ class Count:
 class Tokenizer:
     """A queue and its thread. Jobs reach the engine's inbox in the order they came."""
 
-    def __init__(self, runner: ModelRunner, inbox: Letterbox, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        inbox: Letterbox,
+        outbox: Outbox,
+        recall: Recall | None = None,
+    ) -> None:
         self._runner = runner
+        self._recall = recall or Recall(runner)
         self._inbox = inbox
         self._outbox = outbox
         self._queue: queue.SimpleQueue[Job | Count | None] = queue.SimpleQueue()
@@ -65,11 +73,12 @@ class Tokenizer:
             self._inbox.put(Tokenized(job, []))
             return
         try:
-            token_ids = self._runner.tokenize(job.submit.prompt)
+            recalled = self._recall.tokenize(job.submit)
         except ServiceError as error:
             self._inbox.put(Tokenized(job, [], error))
             return
-        self._inbox.put(Tokenized(job, token_ids))
+        job.num_shared = recalled.num_shared
+        self._inbox.put(Tokenized(job, recalled.token_ids))
 
     def _count(self, work: Count) -> None:
         prompt: Prompt = work.frame.prompt

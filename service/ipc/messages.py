@@ -27,7 +27,9 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Submit(Frame, tag="submit", frozen=True):
     """Generate from `prompt`. `max_tokens` None means the rest of the slot.
 
-    `cache_key` separates prefix caches: a slot's tokens are reused only under the same key.
+    `cache_key` separates prefix caches: a slot's tokens are reused only under the same key. The
+    first `shared_characters` of the prompt are nobody's in particular (the operator's own system
+    prompt) and are reused, whole, under any key.
     Under `fair_key` requests share one portion of the engine's time, in proportion to `weight`.
     Where the answer has not closed its thought with `reasoning_end` after `reasoning_budget`
     tokens, that text is written for it. `constraint`, `logprobs` and the deadlines are those of
@@ -41,6 +43,7 @@ class Submit(Frame, tag="submit", frozen=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     cache_key: str = ""
+    shared_characters: int = 0
     fair_key: str = ""
     weight: float = 1.0
     priority: Priority = Priority.INTERACTIVE

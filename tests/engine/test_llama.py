@@ -207,7 +207,7 @@ def test_only_decoded_rows_can_be_sampled(pocket: LlamaRunner) -> None:
 # Each of these ends the process when llama.cpp is called directly: the checks above are needed.
 LETHAL = {
     "more tokens than a batch holds": "batch(runner, 600)",
-    "a partial copy in stream mode": "llama.llama_memory_seq_cp(runner._memory, 0, 1, 0, 1)",
+    "a partial copy in stream mode": "llama.llama_memory_seq_cp(runner._cells._memory, 0, 1, 0, 1)",
 }
 
 

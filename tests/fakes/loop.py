@@ -12,6 +12,7 @@ from service.domain.sampling import Sampling
 from service.engine.engine import Engine
 from service.engine.inbox import Arrived, Cancelled, Tokenized
 from service.engine.intake import Intake
+from service.engine.recall import Recall
 from service.engine.sequence import Job
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import Accepted, Delta, Done, Frame, Refused, Step, Submit
@@ -61,10 +62,12 @@ class Loop:
     outbox: FakeOutbox = field(default_factory=FakeOutbox)
     engine: Engine = field(init=False)
     intake: Intake = field(init=False)
+    recall: Recall = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.runner, self.outbox, self.settings, self.clock)
-        tokenizer = Tokenizer(self.runner, self.engine.inbox, self.outbox)
+        self.recall = Recall(self.runner, self.engine.cache)
+        tokenizer = Tokenizer(self.runner, self.engine.inbox, self.outbox, self.recall)
         self.intake = Intake(self.engine, tokenizer, self.outbox, self.clock)
 
     def ask(self, request_id: int, text: str, connection: int = 1, **options: Any) -> None:

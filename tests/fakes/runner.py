@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.domain.chat import Prompt
+import numpy as np
+
+from service.domain.chat import Prompt, PromptPiece
 from service.domain.constraint import Constraint
 from service.domain.errors import InvalidRequest
 from service.domain.events import Candidate, TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine.grammar.grammars import Grammars
-from service.engine.runner import DecodeAborted, DecodeRow, Matcher, PrefillPart, RunnerError
-
+from service.engine.runner import (
+    DecodeAborted,
+    DecodeRow,
+    Matcher,
+    PrefillPart,
+    RunnerError,
+    State,
+)
 from tests.fakes.alphabet import END, create_alphabet
 
 GRAMMARS = Grammars(create_alphabet)
+END_SPELLING = "<|end|>"
 Next = Callable[[Sequence[int]], int]
 
 
@@ -37,6 +47,14 @@ def says(answer: str | bytes, after: str = ">") -> Next:
         return text[position] if position < len(text) else END
 
     return following
+
+
+def _tokens_of(piece: PromptPiece) -> list[int]:
+    """Bytes; where the piece is trusted, the end is spelled."""
+    if not piece.trusted:
+        return list(piece.text.encode())
+    first, *others = (part.encode() for part in piece.text.split(END_SPELLING))
+    return [*first, *(token_id for part in others for token_id in (END, *part))]
 
 
 def model_info(num_slots: int = 4, slot_length: int = 64) -> ModelInfo:
@@ -83,6 +101,7 @@ class FakeRunner:
     """Bytes are tokens; `following` says what comes next. Refuses what llama.cpp would refuse.
 
     `calls` lists every batch: ("prefill", slot, count), ("decode", slot, slot, …), ("fork", …).
+    One that cannot be cut goes back to its anchors only.
     `during_prefill` and `during_decode` run inside the calls, as other threads might.
     """
 
@@ -92,8 +111,11 @@ class FakeRunner:
     bulk_rows: int | None = None
     following: Next = babble
     max_prompt_bytes: int = 1000
+    can_cut: bool = True
+    fingerprint: str = "fake"
     info: ModelInfo = field(init=False)
     slots: list[list[int]] = field(init=False)
+    anchors: list[list[int]] = field(init=False)
     rows: Sequence[DecodeRow] = ()
     calls: list[tuple[object, ...]] = field(default_factory=list)
     samplers: list[FakeSampler] = field(default_factory=list)
@@ -106,14 +128,31 @@ class FakeRunner:
     def __post_init__(self) -> None:
         self.info = model_info(self.num_slots, self.slot_length)
         self.slots = [[] for _ in range(self.num_slots)]
+        self.anchors = [[] for _ in range(self.num_slots)]
+
+    @property
+    def spelling(self) -> FakeRunner:
+        return self
 
     def tokenize(self, prompt: Prompt) -> list[int]:
-        data = b"".join(piece.text.encode() for piece in prompt)
-        if len(data) > self.max_prompt_bytes:
+        return self.content(prompt)
+
+    def content(self, prompt: Prompt) -> list[int]:
+        size = sum(len(piece.text.encode()) for piece in prompt)
+        if size > self.max_prompt_bytes:
             raise InvalidRequest(
-                f"The prompt has {len(data)} bytes; at most {self.max_prompt_bytes} are accepted."
+                f"The prompt has {size} bytes; at most {self.max_prompt_bytes} are accepted."
             )
-        return list(data)
+        return [token_id for piece in prompt for token_id in _tokens_of(piece)]
+
+    def spell(self, token_ids: Iterable[int]) -> list[bytes]:
+        return [END_SPELLING.encode() if i == END else bytes([i]) for i in token_ids]
+
+    def is_reserved(self, token_id: int) -> bool:
+        return token_id == END
+
+    def find_reserved(self, text: str, start: int, stop: int) -> int:
+        return text.find(END_SPELLING, start, stop + len(END_SPELLING) - 1)
 
     def is_end(self, token_id: int) -> bool:
         return token_id == END
@@ -168,14 +207,46 @@ class FakeRunner:
 
     def trim(self, slot: int, length: int) -> int:
         assert length <= len(self.slots[slot])
+        if not self.can_cut and length < len(self.slots[slot]):
+            length = max((a for a in self.anchors[slot] if a <= length), default=0)
         del self.slots[slot][length:]
+        self.anchors[slot] = [a for a in self.anchors[slot] if a <= length]
         return length
 
     def fork(self, source: int, target: int, length: int) -> int:
         assert source != target
         self.calls.append(("fork", source, target, length))
-        self.slots[target] = self.slots[source][:length]
-        return len(self.slots[target])
+        self.slots[target] = list(self.slots[source])
+        self.anchors[target] = list(self.anchors[source])
+        return self.trim(target, length)
+
+    def anchor(self, slot: int) -> None:
+        self.anchors[slot].append(len(self.slots[slot]))
+
+    def state_size(self, slot: int) -> int:
+        return self._state(slot).nbytes
+
+    def save(self, slot: int) -> State:
+        self.calls.append(("save", slot, len(self.slots[slot])))
+        return self._state(slot)
+
+    def restore(self, slot: int, state: State) -> int:
+        """Only what a fake saved, and nobody has touched since."""
+        data = state.tobytes()
+        body, check = data[:-4], data[-4:]
+        if zlib.crc32(body).to_bytes(4, "little") != check:
+            self.slots[slot], self.anchors[slot] = [], []
+            return 0
+        held = json.loads(body)
+        self.slots[slot], self.anchors[slot] = held["tokens"], held["anchors"]
+        self.calls.append(("restore", slot, len(self.slots[slot])))
+        return len(self.slots[slot])
+
+    def _state(self, slot: int) -> State:
+        held = {"tokens": self.slots[slot], "anchors": self.anchors[slot]}
+        body = json.dumps(held).encode()
+        data = body + zlib.crc32(body).to_bytes(4, "little")
+        return np.frombuffer(data, np.uint8)
 
     def abort(self) -> None:
         self.aborting = True
