@@ -241,13 +241,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise ConfigurationError(f"A {PREFIX} variable is not accepted: {error}.") from error
 
 
-def to_environment(settings: Settings) -> dict[str, str]:
+def to_environment(settings: Settings, *, only_given: bool = False) -> dict[str, str]:
     """The variables that make a child process build the same table.
 
-    Unset values are left out. The result holds only `PARLEY_` names.
+    Unset values are left out; `only_given` leaves out what is at its default because nobody set
+    it, too. The result holds only `PARLEY_` names.
     """
     variables: dict[str, str] = {}
-    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
+    table = settings.model_dump(mode="json", exclude_none=True, exclude_unset=only_given)
+    for name, value in table.items():
         if isinstance(value, dict):
             for key, inner in value.items():
                 variables[f"{PREFIX}{name}__{key}".upper()] = _to_text(inner)
@@ -257,13 +259,16 @@ def to_environment(settings: Settings) -> dict[str, str]:
 
 
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
-    """The environment for a child: ours without `PARLEY_` and `MODEL_PATH`, then the table."""
+    """The environment for a child: ours without `PARLEY_` and `MODEL_PATH`, then the table.
+
+    The child can tell what the operator set from what is a default, as we can.
+    """
     kept = {
         k: v
         for k, v in os.environ.items()
         if not k.upper().startswith(PREFIX) and k != "MODEL_PATH"
     }
-    return {**kept, **to_environment(settings), **extra}
+    return {**kept, **to_environment(settings, only_given=True), **extra}
 
 
 def _to_text(value: object) -> str:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from service.domain.errors import ConfigurationError
-from service.settings import load_settings, to_environment
+from service.settings import child_environment, load_settings, to_environment
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,21 @@ def test_a_child_builds_the_same_table_from_the_variables_it_is_given(
     for name, value in to_environment(settings).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+def test_a_child_can_tell_what_was_set_from_what_is_a_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARLEY_ENGINE__CONTEXT_LENGTH", "4096")
+    given = child_environment(load_settings({"model": {"name": "pocket"}, "api": {}}))
+    for name in [name for name in os.environ if name.startswith("PARLEY_")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.model_fields_set == {"model", "engine"}
+    assert settings.model.model_fields_set == {"name"}
+    assert settings.engine.model_fields_set == {"context_length"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import click
 
 from service import __version__
+from service.cli.calibrate import calibrate
 from service.cli.config import config
 from service.cli.conversation import backup, conversation
 from service.cli.health import health
@@ -34,6 +35,7 @@ def parley() -> None:
 
 parley.add_command(serve)
 parley.add_command(config)
+parley.add_command(calibrate)
 parley.add_command(health)
 parley.add_command(token)
 parley.add_command(conversation)

@@ -18,7 +18,7 @@ from functools import partial
 
 import llama_cpp.llama_cpp as llama
 
-from service.engine import backends, machine
+from service.engine import backends, machine, quantization
 from service.engine.loading import TINY_WEIGHT_BYTES, LoadedModel
 from service.engine.memory import CELL_MULTIPLE, Sizes
 from service.engine.probe import Option, Probe, pick, race
@@ -71,6 +71,7 @@ class Calibration:
     """The decision, what it was taken from, and why nothing was measured, if nothing was.
 
     `waited`: the share of the time in which threads were ready and no core was free for them.
+    `advice`: a sentence about a faster quantisation of the same model, where there is one.
     """
 
     tuning: Tuning
@@ -78,6 +79,7 @@ class Calibration:
     reason: str = ""
     seconds: float = 0.0
     waited: float = 0.0
+    advice: str = ""
 
     @property
     def is_disturbed(self) -> bool:
@@ -116,7 +118,7 @@ def apply_blas(tuning: Tuning) -> None:
 
 
 def measure(model: LoadedModel, settings: EngineSettings, sizes: Sizes) -> Calibration:
-    """Try what there is to choose from, and choose, in about 10 s.
+    """Try what there is to choose from, and choose, in 10 to 15 s.
 
     Uses less memory for conversations than the context of `sizes`, which comes after it.
     OpenBLAS is left in; `apply_blas` does what was decided.
@@ -128,11 +130,15 @@ def measure(model: LoadedModel, settings: EngineSettings, sizes: Sizes) -> Calib
         course.choose_attention()
         course.choose_ubatch()
         course.choose_blas()
-    seconds = round(time.perf_counter() - began, 2)
+        advised = quantization.advice(model, settings, course.write_threads)
     found = Calibration(
-        course.tuning, tuple(course.table), seconds=seconds, waited=round(course.waited, 3)
+        course.tuning,
+        tuple(course.table),
+        seconds=round(time.perf_counter() - began, 2),
+        waited=round(course.waited, 3),
+        advice=advised,
     )
-    _log.info("calibrated", seconds=seconds, chosen=str(found.tuning), waited=found.waited)
+    _log.info("calibrated", chosen=str(found.tuning), seconds=found.seconds, waited=found.waited)
     return found
 
 
@@ -200,7 +206,7 @@ class _Course:
 
         def turn(option: str) -> float:
             probe = probes[option]
-            write = _TURN * probe.run(1, self._threads or tuning.decode_threads, layers)
+            write = _TURN * probe.run(1, self.write_threads, layers)
             read = _TURN / _CHUNK * probe.run(_CHUNK, self._read_threads, layers)
             return (write + read) / (2 * _TURN)
 
@@ -265,6 +271,11 @@ class _Course:
             self.table.append(line)
 
     # --- inside -------------------------------------------------------------------------------
+
+    @property
+    def write_threads(self) -> int:
+        """Threads to compare other ways of writing with."""
+        return self._threads or self.tuning.decode_threads
 
     @property
     def _read_threads(self) -> int:

@@ -35,6 +35,7 @@ _NOISE = (
     "compute status: 1",
     "failed to decode, ret = 2",
     "removing memory module entries",
+    "dummy tokens",
 )
 
 

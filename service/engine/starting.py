@@ -80,6 +80,8 @@ def settle(
         records.on_calibrating()
         found = calibrate.measure(model, settings, sizes)
         records.keep(settings, found)
+    if found.advice:
+        _log.info("faster_quantisation", advice=found.advice)
     if found.is_disturbed:
         _log.warning(
             "calibration_disturbed",
