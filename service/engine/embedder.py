@@ -90,6 +90,12 @@ class Embedder:
         """Seconds after which a refused request may find room."""
         return max(1.0, self._turns.num_tokens_waiting * self._seconds_per_token)
 
+    def pulse(self, now: float) -> tuple[int, int, int, float]:
+        """Calls so far, requests that are read and that wait, seconds in the present call."""
+        started, num_reading = self.call_started, self.num_reading
+        num_waiting = max(0, len(self.open) - num_reading)
+        return self.num_calls, num_reading, num_waiting, now - started if started else 0.0
+
     # --- the engine thread -------------------------------------------------------------------
     def run(self) -> int:
         """Work until drained. Returns the exit code of the process."""

@@ -49,12 +49,18 @@ def load_model(
 ) -> LoadedModel:
     """A model that writes text. Raises `ModelFileError` naming the path and what is wrong."""
     model = load_weights(path, settings, on_progress)
-    if llama.llama_model_has_encoder(model.pointer) or not llama.llama_model_has_decoder(
-        model.pointer
-    ):
+    if not _writes(model.pointer):
         model.close()
         raise ModelFileError(f"{path} is not a text generation model; name a chat model.")
     return model
+
+
+def _writes(pointer: Any) -> bool:
+    """Whether it goes on with a text; those that see all of it at once can only judge it."""
+    if llama.llama_model_has_encoder(pointer) or not llama.llama_model_has_decoder(pointer):
+        return False
+    architecture = metadata(pointer, "general.architecture")
+    return metadata(pointer, f"{architecture}.attention.causal") != "false"
 
 
 def load_weights(
@@ -118,3 +124,10 @@ def _description(pointer: Any) -> str:
     buffer = ctypes.create_string_buffer(256)
     llama.llama_model_desc(pointer, buffer, len(buffer))
     return buffer.value.decode("utf-8", "replace")
+
+
+def metadata(pointer: Any, key: str) -> str:
+    """A scalar of the file's metadata as text; empty where there is none."""
+    buffer = ctypes.create_string_buffer(128)
+    found = llama.llama_model_meta_val_str(pointer, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace") if found >= 0 else ""
