@@ -24,6 +24,7 @@ from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine.attempts import Attempts
 from service.engine.cache import create_cache
+from service.engine.embedder import Embedder
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
 from service.engine.grammar.compiler import Compiler
 from service.engine.intake import Intake
@@ -31,6 +32,9 @@ from service.engine.llama import LlamaRunner, create_runner
 from service.engine.recall import Recall
 from service.engine.records import Records
 from service.engine.status import StatusPipe
+from service.engine.vector_intake import VectorIntake
+from service.engine.vector_work import VectorWork
+from service.engine.vectors import VectorModel
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import PROTOCOL_VERSION, Hello
 from service.ipc.server import Server
@@ -57,7 +61,8 @@ class EngineProcess:
         self._status = status
         self._server = Server()
         self._engine: Engine | None = None
-        self._intake: Intake | None = None
+        self._intake: Intake | VectorIntake | None = None
+        self._embedder: Embedder | None = None
         self._attempts: Attempts | None = None
         self._ready_at = 0.0
         self._draining = False
@@ -90,6 +95,8 @@ class EngineProcess:
     def _load_then_run(self) -> int:
         started = time.monotonic()
         name, path = self._arguments.model_name, Path(self._arguments.model_path)
+        if self._arguments.mode is not Mode.CHAT:
+            return self._make_vectors(VectorModel(path, name, self._arguments.mode), started)
         records = Records(self._settings.state_dir / "engine", path, self._status.calibrating)
         self._attempts = records.attempts
         runner = create_runner(self._settings.engine, path, name, self._status.progress, records)
@@ -118,7 +125,33 @@ class EngineProcess:
             runner.close()
         return exit_code
 
+    def _make_vectors(self, model: VectorModel, started: float) -> int:
+        work = VectorWork.load(model, self._settings, self._server, self._status.progress)
+        try:
+            seconds = time.monotonic() - started
+            metrics.MODEL_LOAD_SECONDS.labels(model.name).set(seconds)
+            metrics.MODEL_LOADED.labels(model.name).set(1)
+            thread = work.start()
+            gc.collect()
+            gc.freeze()
+            self._server.call(lambda: self._open_vectors(work, seconds))
+            exit_code = work.embedder.run()
+            metrics.MODEL_LOADED.labels(model.name).set(0)
+            if exit_code == EXIT_DRAINED:
+                work.stop()
+                thread.join()
+        finally:
+            work.close()
+        return exit_code
+
     # --- the IO thread -----------------------------------------------------------------------
+    def _open_vectors(self, work: VectorWork, load_seconds: float) -> None:
+        self._embedder, self._intake = work.embedder, work.intake
+        hello = Hello(PROTOCOL_VERSION, os.getpid(), work.info)
+        self._server.listen(Path(self._arguments.socket), hello, work.intake)
+        _log.info("engine_ready", model=work.info.name, load_seconds=round(load_seconds, 3))
+        self._status.ready(load_seconds)
+
     def _open(
         self, runner: LlamaRunner, engine: Engine, tokenizer: Tokenizer, load_seconds: float
     ) -> None:
@@ -132,10 +165,12 @@ class EngineProcess:
 
     def _beat(self) -> None:
         metrics.RESIDENT_MEMORY.labels("engine").set(_resident_bytes())
+        now = time.monotonic()
+        if self._embedder is not None:
+            self._status.heartbeat(*self._embedder.pulse(now))
         engine = self._engine
         if engine is None:
             return
-        now = time.monotonic()
         engine.gauges.tick(now)
         if self._attempts is not None and now - self._ready_at >= _PROVEN_SECONDS:
             self._attempts.worked()
