@@ -148,6 +148,9 @@ class ChatSettings(Group):
     )
     thinking: bool = Field(False, description="Let a reasoning model think unless told not to.")
     max_messages: int = Field(4096, ge=1, description="Most messages in one request.")
+    max_choices: int = Field(
+        8, ge=1, le=64, description="Most answers to one request (`n`) that a client may ask for."
+    )
     max_exchanges: int = Field(
         50, ge=0, description="Most exchanges that the /api/v1 routes tell the model again."
     )

@@ -164,3 +164,83 @@ async def test_the_blocking_client_works_too(url: str) -> None:
             return reply.choices[0].message.content
 
     assert await asyncio.to_thread(ask_and_wait) == "Paris, of"
+
+
+async def test_log_probabilities(client: openai.AsyncOpenAI, published: Published) -> None:
+    reply = await client.chat.completions.create(
+        model="fake",
+        messages=[{"role": "user", "content": "Capital of France?"}],
+        logprobs=True,
+        top_logprobs=2,
+    )
+    published.check(WHOLE, reply.model_dump(mode="json", exclude_unset=True))
+    told = reply.choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert "".join(entry.token for entry in told.content) == "Paris, of course."
+    assert [len(entry.top_logprobs) for entry in told.content] == [2, 2, 2]
+    assert bytes(told.content[0].bytes or []) == b"Paris,"
+
+
+async def test_log_probabilities_ride_on_the_chunks_of_their_text(
+    client: openai.AsyncOpenAI, published: Published
+) -> None:
+    stream = await client.chat.completions.create(
+        model="fake",
+        messages=[{"role": "user", "content": "Capital of France?"}],
+        logprobs=True,
+        stream=True,
+    )
+    async for chunk in stream:
+        published.check(CHUNK, chunk.model_dump(mode="json", exclude_unset=True))
+        choice = chunk.choices[0]
+        told = (choice.logprobs and choice.logprobs.content) or []
+        assert "".join(entry.token for entry in told) == (choice.delta.content or "")
+
+
+async def test_several_choices(
+    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+) -> None:
+    engine.answers("Paris.", "It is Paris.", "Paris it is.")
+    reply = await client.chat.completions.create(
+        model="fake", messages=[{"role": "user", "content": "Capital of France?"}], n=3
+    )
+    published.check(WHOLE, reply.model_dump(mode="json", exclude_unset=True))
+    texts = [(choice.index, choice.message.content) for choice in reply.choices]
+    assert texts == [(0, "Paris."), (1, "It is Paris."), (2, "Paris it is.")]
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == 7
+
+
+async def test_several_choices_in_one_stream(
+    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+) -> None:
+    engine.answers("Paris.", "It is Paris.")
+    stream = await client.chat.completions.create(
+        model="fake",
+        messages=[{"role": "user", "content": "Capital of France?"}],
+        n=2,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    texts, ends, roles = ["", ""], [], []
+    for chunk in chunks:
+        published.check(CHUNK, chunk.model_dump(mode="json", exclude_unset=True))
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            ends += [choice.index] if choice.finish_reason else []
+            roles += [choice.index] if choice.delta.role else []
+    assert texts == ["Paris.", "It is Paris."]
+    assert (sorted(ends), sorted(roles)) == ([0, 1], [0, 1])
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 4
+
+
+async def test_more_choices_than_are_given_are_refused_by_number(
+    client: openai.AsyncOpenAI,
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="n is 9; it must be between 1 and 8"):
+        await client.chat.completions.create(
+            model="fake", messages=[{"role": "user", "content": "Hi"}], n=9
+        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from service import __version__
 from service.api.dialects.openai.errors import to_error_body
+from service.api.dialects.openai.logprobs import to_logprobs
 from service.api.dialects.openai.tools import to_call_delta, to_call_replies
 from service.api.errors import Problem
 from service.api.replies import encode_json
@@ -18,8 +20,10 @@ from service.domain.events import (
     Event,
     Finished,
     FinishReason,
+    OfChoice,
     ReasoningDelta,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
     Usage,
 )
@@ -60,21 +64,35 @@ def to_fingerprint(model: ModelInfo) -> str:
     return f"fp_{zlib.crc32(facts.encode()):08x}"
 
 
-def to_reply(completion: Completion, answer: Answer, *, with_reasoning: bool) -> dict[str, Any]:
+def to_reply(
+    completion: Completion,
+    answers: Sequence[Answer],
+    usage: Usage,
+    *,
+    with_reasoning: bool,
+    with_logprobs: bool,
+) -> dict[str, Any]:
+    choices = [
+        {
+            "index": index,
+            "message": _to_message(answer, with_reasoning=with_reasoning),
+            "logprobs": to_logprobs(answer.logprobs) if with_logprobs else None,
+            "finish_reason": _FINISH_WORDS[answer.finished.reason],
+        }
+        for index, answer in enumerate(answers)
+    ]
+    head = completion.head("chat.completion")
+    return {**head, "choices": choices, "usage": to_usage(usage)}
+
+
+def _to_message(answer: Answer, *, with_reasoning: bool) -> dict[str, Any]:
     content = answer.text if answer.text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if answer.tool_calls:
         message["tool_calls"] = to_call_replies(answer.tool_calls)
     if with_reasoning and answer.reasoning:
         message["reasoning_content"] = answer.reasoning
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": _FINISH_WORDS[answer.finished.reason],
-    }
-    head = completion.head("chat.completion")
-    return {**head, "choices": [choice], "usage": to_usage(answer.finished.usage)}
+    return message
 
 
 def to_usage(usage: Usage) -> dict[str, Any]:
@@ -99,49 +117,73 @@ def to_model_reply(model: ModelInfo) -> dict[str, Any]:
 
 
 class CompletionFrames:
-    """One streamed answer. The role is said once, `finish_reason` is in every choice, and with
-    `with_usage` so is `usage`, whose numbers come in a last frame without choices.
+    """One streamed answer, or `num_choices` of them side by side. The role is said once in each,
+    `finish_reason` is in every choice, and with `with_usage` so is `usage`, whose numbers come in
+    a last frame without choices.
 
     Everything around a delta is encoded once per stream: only the delta differs.
     """
 
     def __init__(
-        self, completion: Completion, *, with_usage: bool = False, with_reasoning: bool = False
+        self,
+        completion: Completion,
+        *,
+        num_choices: int = 1,
+        with_usage: bool = False,
+        with_reasoning: bool = False,
     ) -> None:
         self._completion = completion
         self._with_usage = with_usage
         self._with_reasoning = with_reasoning
         head = encode_json(completion.head("chat.completion.chunk"))[:-1]
-        usage = b',"usage":null' if with_usage else b""
-        self._before = b"data: " + head + b',"choices":[{"index":0,"delta":'
-        self._after = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
+        self._before = [
+            b'data: %b,"choices":[{"index":%d,"delta":' % (head, choice)
+            for choice in range(num_choices)
+        ]
+        self._after = (b',"usage":null' if with_usage else b"") + b"}\n\n"
 
     def opening(self) -> bytes:
-        return self._frame({"role": "assistant", "content": ""})
+        role = {"role": "assistant", "content": ""}
+        return b"".join(self._frame(choice, role) for choice in range(len(self._before)))
 
     def event(self, event: Event) -> bytes:
-        if isinstance(event, TextDelta):
-            return self._frame({"content": event.text})
-        if isinstance(event, ToolCallDelta):
-            return self._frame({"tool_calls": [to_call_delta(event)]})
-        if isinstance(event, ReasoningDelta):
-            return self._frame({"reasoning_content": event.text}) if self._with_reasoning else b""
+        if isinstance(event, OfChoice):
+            return self._of_choice(event.choice, event.event)
         if isinstance(event, Finished):
-            return self._ending(event)
-        raise TypeError(f"{type(event).__name__} has no frame in this dialect")
+            # One alone says with its last word why it ended; of several, each has said so.
+            ending = self._of_choice(0, event) if len(self._before) == 1 else b""
+            return ending + self._closing(event)
+        return self._of_choice(0, event)
 
     def failure(self, problem: Problem) -> bytes:
         """An error frame and no `[DONE]`: the vendor's client raises it."""
         return b"data: " + encode_json(to_error_body(problem)) + b"\n\n"
 
-    def _frame(self, delta: dict[str, Any]) -> bytes:
-        return self._before + encode_json(delta) + self._after
+    def _of_choice(self, choice: int, event: Event) -> bytes:
+        if isinstance(event, TextDelta):
+            return self._frame(choice, {"content": event.text}, event.logprobs)
+        if isinstance(event, ToolCallDelta):
+            return self._frame(choice, {"tool_calls": [to_call_delta(event)]})
+        if isinstance(event, ReasoningDelta):
+            if not self._with_reasoning:
+                return b""
+            return self._frame(choice, {"reasoning_content": event.text})
+        if isinstance(event, Finished):
+            word = _FINISH_WORDS[event.reason].encode()
+            ending = b'{},"logprobs":null,"finish_reason":"%b"}]' % word
+            return self._before[choice] + ending + self._after
+        raise TypeError(f"{type(event).__name__} has no frame in this dialect")
 
-    def _ending(self, finished: Finished) -> bytes:
-        word = _FINISH_WORDS[finished.reason].encode()
-        data = self._before + b"{}" + self._after.replace(b"null}]", b'"' + word + b'"}]', 1)
-        if self._with_usage:
-            head = self._completion.head("chat.completion.chunk")
-            last = {**head, "choices": [], "usage": to_usage(finished.usage)}
-            data += b"data: " + encode_json(last) + b"\n\n"
-        return data + b"data: [DONE]\n\n"
+    def _frame(
+        self, choice: int, delta: dict[str, Any], logprobs: Sequence[TokenLogprob] = ()
+    ) -> bytes:
+        told = encode_json(to_logprobs(logprobs)) if logprobs else b"null"
+        ending = b',"logprobs":%b,"finish_reason":null}]' % told
+        return self._before[choice] + encode_json(delta) + ending + self._after
+
+    def _closing(self, finished: Finished) -> bytes:
+        if not self._with_usage:
+            return b"data: [DONE]\n\n"
+        head = self._completion.head("chat.completion.chunk")
+        last = {**head, "choices": [], "usage": to_usage(finished.usage)}
+        return b"data: " + encode_json(last) + b"\n\ndata: [DONE]\n\n"

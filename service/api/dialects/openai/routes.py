@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.api.deps import ChatDep, ModelsDep, PrincipalDep, RequestIdDep, SettingsDep
+from service.api.dialects.openai.options import to_num_choices
 from service.api.dialects.openai.replies import (
     Completion,
     CompletionFrames,
@@ -25,8 +27,10 @@ from service.api.dialects.openai.schemas import (
 from service.api.dialects.openai.translate import to_chat_request, wants_reasoning
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
-from service.chat.generate import collect
+from service.chat.choices import start_choices
+from service.chat.generate import Generation
 from service.domain.errors import ModelNotFound
+from service.domain.sampling import Sampling
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorReply, "description": "The request cannot be answered as it stands."},
@@ -58,14 +62,31 @@ async def create_chat_completion(
     """Answer a chat, as a stream when the body asks for one."""
     request = to_chat_request(body, request_id)
     with_reasoning = wants_reasoning(body)
-    generation = await while_connected(http_request.receive, chat.start(request, principal))
-    completion = Completion(generation.model)
+    num = to_num_choices(body, settings.chat.max_choices)
+
+    async def start(sampling: Sampling) -> Generation:
+        return await chat.start(replace(request, sampling=sampling), principal)
+
+    starting = start_choices([start], request.sampling, num)
+    choices = await while_connected(http_request.receive, starting)
+    completion = Completion(choices.generations[0].model)
     if body.stream:
-        with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        frames = CompletionFrames(completion, with_usage=with_usage, with_reasoning=with_reasoning)
-        return EventStream(generation, frames, settings.api.keepalive_comment_seconds)
-    answer = await while_connected(http_request.receive, collect(generation))
-    return Json(to_reply(completion, answer, with_reasoning=with_reasoning))
+        frames = CompletionFrames(
+            completion,
+            num_choices=num,
+            with_usage=bool(body.stream_options and body.stream_options.include_usage),
+            with_reasoning=with_reasoning,
+        )
+        events = choices if num > 1 else choices.generations[0]
+        return EventStream(events, frames, settings.api.keepalive_comment_seconds)
+    answers = await while_connected(http_request.receive, choices.answers())
+    usage = choices.usage([answer.finished for answer in answers])
+    with_logprobs = request.logprobs is not None
+    return Json(
+        to_reply(
+            completion, answers, usage, with_reasoning=with_reasoning, with_logprobs=with_logprobs
+        )
+    )
 
 
 @router.get("/models", response_model=ModelList)

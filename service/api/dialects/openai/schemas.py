@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.api.dialects.openai.options import SamplingOptions
 from service.api.fields import Text
 
 
@@ -22,10 +23,6 @@ def _to_parts(content: object) -> object:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     raise PydanticCustomError("content_type", "Send a string or a list of parts")
-
-
-def _to_strings(stop: object) -> object:
-    return [stop] if isinstance(stop, str) else stop
 
 
 class ContentPart(BaseModel):
@@ -116,7 +113,7 @@ class ResponseFormat(BaseModel):
     schema_: Any = Field(None, alias="schema")
 
 
-class ChatCompletionBody(BaseModel):
+class ChatCompletionBody(SamplingOptions):
     """A chat to complete, with llama.cpp's sampling options beside the vendor's."""
 
     messages: list[MessageBody]
@@ -127,24 +124,8 @@ class ChatCompletionBody(BaseModel):
         None, description="At most so many new tokens; the rest of the context when absent."
     )
     max_tokens: int | None = Field(None, description="The older name of max_completion_tokens.")
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    seed: int | None = None
-    stop: Annotated[
-        list[Text] | None,
-        BeforeValidator(_to_strings, json_schema_input_type=str | list[str] | None),
-    ] = None
-    n: int | None = None
     reasoning_effort: str | None = Field(None, description="`none` and `minimal`: don't think.")
     # llama.cpp's
-    top_k: int | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    repeat_penalty: float | None = None
-    repeat_last_n: int | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description='`{"enable_thinking": true}` lets a reasoning model think.'
     )
@@ -167,9 +148,9 @@ class ChatCompletionBody(BaseModel):
     guided_json: Any = Field(None, description="Another name of json_schema.")
     guided_regex: Text | None = Field(None, description="Hold the answer to this expression.")
     guided_choice: list[Text] | None = Field(None, description="The answer is one of these.")
+    logprobs: bool | None = Field(None, description="Tell how likely each token was.")
+    top_logprobs: int | None = Field(None, description="And what else could have come: 0 to 20.")
     # Understood well enough to be refused by name.
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
     functions: list[Any] | None = None
     function_call: Any = None
     modalities: list[str] | None = None
@@ -215,10 +196,25 @@ class ReplyMessage(BaseModel):
     reasoning_content: str | None = None
 
 
+class CandidateReply(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprobReply(CandidateReply):
+    top_logprobs: list[CandidateReply]
+
+
+class LogprobsReply(BaseModel):
+    content: list[TokenLogprobReply] | None
+    refusal: None
+
+
 class Choice(BaseModel):
     index: int
     message: ReplyMessage
-    logprobs: None
+    logprobs: LogprobsReply | None
     finish_reason: FinishWord
 
 
@@ -256,7 +252,7 @@ class ChunkDelta(BaseModel):
 class ChunkChoice(BaseModel):
     index: int
     delta: ChunkDelta
-    logprobs: None
+    logprobs: LogprobsReply | None
     finish_reason: FinishWord | None
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from service.api.dialects.openai.constraints import to_constraint
+from service.api.dialects.openai.logprobs import to_num_logprobs
+from service.api.dialects.openai.options import to_max_tokens, to_sampling, to_stop
 from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
 from service.api.dialects.openai.tools import to_tool_choice, to_tools
 from service.domain.chat import ChatRequest, Message, Role, ToolCall
 from service.domain.errors import InvalidRequest, Unsupported
-from service.domain.sampling import Sampling
 
 _ROLES = {
     "developer": Role.SYSTEM,
@@ -19,27 +17,12 @@ _ROLES = {
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
 }
-_OPTIONS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_penalty",
-    "repeat_last_n",
-    "presence_penalty",
-    "frequency_penalty",
-)
-_MAX_STOP_STRINGS = 4
-_MAX_TOKEN_ID = 2**31 - 1
 _EFFORTS_WITHOUT_THINKING = ("none", "minimal")
 _EFFORTS = (*_EFFORTS_WITHOUT_THINKING, "low", "medium", "high", "xhigh", "max")
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
 _UNSUPPORTED = (
     "functions",
     "function_call",
-    "logprobs",
-    "top_logprobs",
     "audio",
     "web_search_options",
 )
@@ -51,9 +34,10 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
     return ChatRequest(
         messages=tuple(_to_message(m, f"messages[{i}]") for i, m in enumerate(body.messages)),
         model=body.model,
-        sampling=_to_sampling(body),
-        max_tokens=_to_max_tokens(body),
-        stop=_to_stop(body.stop),
+        sampling=to_sampling(body),
+        max_tokens=to_max_tokens(body, "max_completion_tokens", "max_tokens"),
+        stop=to_stop(body.stop),
+        logprobs=to_num_logprobs(body),
         tools=to_tools(body),
         tool_choice=to_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
@@ -74,8 +58,6 @@ def _refuse_unsupported(body: ChatCompletionBody) -> None:
     for name in _UNSUPPORTED:
         if getattr(body, name):
             raise Unsupported(f"{name} is not supported; leave it out.", param=name)
-    if body.n not in (None, 1):
-        raise Unsupported(f"n is {body.n}; only 1 is supported.", param="n")
     if body.modalities not in (None, [], ["text"]):
         raise Unsupported("modalities may only be ['text'].", param="modalities")
 
@@ -113,52 +95,6 @@ def _to_text(parts: list[ContentPart], where: str) -> str:
             )
         texts.append(text)
     return "".join(texts)
-
-
-def _to_sampling(body: ChatCompletionBody) -> Sampling:
-    """The vendor's defaults (temperature 1, top_p 1) are the neutral ones."""
-    options: dict[str, Any] = {
-        name: value for name in _OPTIONS if (value := getattr(body, name)) is not None
-    }
-    return Sampling(**options, seed=_to_seed(body.seed), logit_bias=_to_bias(body.logit_bias or {}))
-
-
-def _to_seed(seed: int | None) -> int | None:
-    """The vendor's seeds are signed."""
-    if seed is not None and not -(2**63) <= seed < 2**64:
-        raise InvalidRequest("seed must be a 64-bit integer.", param="seed")
-    return None if seed is None else seed % 2**64
-
-
-def _to_bias(biases: Mapping[str, float]) -> dict[int, float]:
-    known: dict[int, float] = {}
-    for key, bias in biases.items():
-        if not (key.isascii() and key.isdigit() and int(key[:11]) <= _MAX_TOKEN_ID):
-            raise InvalidRequest(
-                f"logit_bias has the key {key[:40]!r}; keys are token ids.", param="logit_bias"
-            )
-        known[int(key)] = bias
-    return known
-
-
-def _to_max_tokens(body: ChatCompletionBody) -> int | None:
-    """The newer of the two names wins."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        value: int | None = getattr(body, name)
-        if value is None:
-            continue
-        if value < 1:
-            raise InvalidRequest(f"{name} is {value}; it must be at least 1.", param=name)
-        return min(value, _MAX_TOKEN_ID)
-    return None
-
-
-def _to_stop(stop: list[str] | None) -> tuple[str, ...]:
-    if stop is not None and len(stop) > _MAX_STOP_STRINGS:
-        raise InvalidRequest(
-            f"stop has {len(stop)} strings; at most {_MAX_STOP_STRINGS} are accepted.", param="stop"
-        )
-    return tuple(stop or ())
 
 
 def _to_thinking(body: ChatCompletionBody) -> bool | None:
