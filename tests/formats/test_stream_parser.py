@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.events import ReasoningDelta
+from service.domain.chat import Tool
+from service.domain.events import ReasoningDelta, ToolCallDelta
+from service.formats.call_parser import CallParser
 from service.formats.stream_parser import TAGS, StreamParser
+from service.formats.tool_syntax import IN_TEXT
 
 
 def parsed(chunks: list[str], *, inside: bool = False) -> tuple[str, str]:
@@ -18,6 +21,7 @@ def parsed(chunks: list[str], *, inside: bool = False) -> tuple[str, str]:
     thought, answer = "", ""
     deltas = [delta for chunk in chunks for delta in parser.feed(chunk)] + parser.finish()
     for delta in deltas:
+        assert not isinstance(delta, ToolCallDelta)
         assert delta.text
         if isinstance(delta, ReasoningDelta):
             assert not answer
@@ -92,3 +96,11 @@ def test_any_text_parses_alike_in_any_chunks(
 def test_an_answer_without_tags_comes_through_as_it_is(text: str) -> None:
     if not text.lstrip().startswith("<think>"):
         assert parsed(list(text)) == ("", text)
+
+
+def test_calls_are_looked_for_only_behind_the_thought() -> None:
+    call = '<tool_call>{"name": "ping", "arguments": {}}</tool_call>'
+    parser = StreamParser(TAGS[0], calls=CallParser(IN_TEXT, [Tool("ping")], new_id=lambda: "id"))
+    deltas = [*parser.feed(f"<think>{call}</think>"), *parser.feed(call), *parser.finish()]
+    assert deltas == [ReasoningDelta(call), ToolCallDelta(0, "id", "ping", "{}")]
+    assert parser.num_calls == 1
