@@ -32,10 +32,10 @@ from service.engine.llama import LlamaRunner, create_runner
 from service.engine.recall import Recall
 from service.engine.records import Records
 from service.engine.status import StatusPipe
+from service.engine.tokenizer import Tokenizer
 from service.engine.vector_intake import VectorIntake
 from service.engine.vector_work import VectorWork
 from service.engine.vectors import VectorModel
-from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import PROTOCOL_VERSION, Hello
 from service.ipc.server import Server
 from service.settings import Settings, load_settings
