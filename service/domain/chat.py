@@ -104,7 +104,8 @@ class ChatRequest:
 
     `model` None means the one that is served. `max_tokens` None means the rest of the context.
     `thinking` None means the service's default, which is off; after `reasoning_budget` tokens of
-    it the thought is closed. `logprobs` None means none, else that many alternatives besides each
+    it the thought is closed. `reasoning_effort` is a word for the templates that know such words.
+    `logprobs` None means none, else that many alternatives besides each
     token's own. The deadlines are seconds from now until the first token and until the end.
     `request_id` follows the request through logs and processes. Raises `InvalidRequest`.
     """
@@ -120,6 +121,7 @@ class ChatRequest:
     constraint: Constraint | None = None
     thinking: bool | None = None
     reasoning_budget: int | None = None
+    reasoning_effort: str | None = None
     logprobs: int | None = None
     priority: Priority = Priority.INTERACTIVE
     first_token_seconds: float | None = None

@@ -54,7 +54,9 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
     forced = request.tool_choice.mode is ToolMode.REQUIRED
     thinking = thinking and not forced
     told = request.tools if tools else ()
-    prompt = template.render(request.messages, told, thinking=thinking)
+    prompt = template.render(
+        request.messages, told, thinking=thinking, effort=request.reasoning_effort
+    )
     in_thought, thought_end = template.opens_thought(thinking=thinking), ""
     begun = ""
     if forced:

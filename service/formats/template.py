@@ -99,7 +99,12 @@ class ChatTemplate:
         self.tags: Tags = next(mentioned, TAGS[0])
 
     def render(
-        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, thinking: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        thinking: bool = False,
+        effort: str | None = None,
     ) -> Prompt:
         """The prompt that makes the model answer.
 
@@ -111,6 +116,8 @@ class ChatTemplate:
         abilities = self.abilities
         told = self._fitted(messages, tools if not abilities.tools else ())
         listed = tools if abilities.tools else ()
+        # Templates have their own word where this is not defined.
+        options = {} if effort is None else {"reasoning_effort": effort}
 
         def variables(guard: Guard) -> dict[str, Any]:
             return {
@@ -118,6 +125,7 @@ class ChatTemplate:
                 "tools": to_template_tools(listed, abilities.shape, guard),
                 "enable_thinking": thinking,
                 "thinking": thinking,
+                **options,
             }
 
         scan = Scan(self._spellings)

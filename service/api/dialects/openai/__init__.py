@@ -8,6 +8,6 @@ from service.api.dialects.openai.routes import router
 
 NAME = "openai"
 PREFIX = "/v1"
-CHAT_PATHS = ("/v1/chat/completions",)
+CHAT_PATHS = ("/v1/chat/completions", "/v1/chat/completions/think")
 
 __all__ = ["CHAT_PATHS", "NAME", "PREFIX", "embeddings_router", "router", "to_error"]

@@ -12,6 +12,7 @@ from typing import Any
 from service import __version__
 from service.api.dialects.openai.errors import to_error_body
 from service.api.dialects.openai.logprobs import to_logprobs
+from service.api.dialects.openai.reasoning import Thoughts, ThoughtTags, with_thought
 from service.api.dialects.openai.tools import to_call_delta, to_call_replies
 from service.api.errors import Problem
 from service.api.replies import encode_json
@@ -69,13 +70,13 @@ def to_reply(
     answers: Sequence[Answer],
     usage: Usage,
     *,
-    with_reasoning: bool,
+    thoughts: Thoughts,
     with_logprobs: bool,
 ) -> dict[str, Any]:
     choices = [
         {
             "index": index,
-            "message": _to_message(answer, with_reasoning=with_reasoning),
+            "message": _to_message(answer, thoughts),
             "logprobs": to_logprobs(answer.logprobs) if with_logprobs else None,
             "finish_reason": _FINISH_WORDS[answer.finished.reason],
         }
@@ -85,12 +86,15 @@ def to_reply(
     return {**head, "choices": choices, "usage": to_usage(usage)}
 
 
-def _to_message(answer: Answer, *, with_reasoning: bool) -> dict[str, Any]:
-    content = answer.text if answer.text or not answer.tool_calls else None
+def _to_message(answer: Answer, thoughts: Thoughts) -> dict[str, Any]:
+    text = answer.text
+    if thoughts is Thoughts.IN_TEXT:
+        text = with_thought(answer.reasoning, text)
+    content = text if text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if answer.tool_calls:
         message["tool_calls"] = to_call_replies(answer.tool_calls)
-    if with_reasoning and answer.reasoning:
+    if answer.reasoning and thoughts is not Thoughts.LEFT_OUT:
         message["reasoning_content"] = answer.reasoning
     return message
 
@@ -130,11 +134,12 @@ class CompletionFrames:
         *,
         num_choices: int = 1,
         with_usage: bool = False,
-        with_reasoning: bool = False,
+        thoughts: Thoughts = Thoughts.LEFT_OUT,
     ) -> None:
         self._completion = completion
         self._with_usage = with_usage
-        self._with_reasoning = with_reasoning
+        self._thoughts = thoughts
+        self._tags = [ThoughtTags() for _ in range(num_choices)]
         head = encode_json(completion.head("chat.completion.chunk"))[:-1]
         self._before = [
             b'data: %b,"choices":[{"index":%d,"delta":' % (head, choice)
@@ -160,12 +165,21 @@ class CompletionFrames:
         return b"data: " + encode_json(to_error_body(problem)) + b"\n\n"
 
     def _of_choice(self, choice: int, event: Event) -> bytes:
+        if self._thoughts is Thoughts.IN_TEXT:
+            tagged = self._tags[choice].delta(event)
+            before = b"" if tagged is None else self._frame(choice, tagged)
+            return (
+                before if isinstance(event, ReasoningDelta) else before + self._own(choice, event)
+            )
+        return self._own(choice, event)
+
+    def _own(self, choice: int, event: Event) -> bytes:
         if isinstance(event, TextDelta):
             return self._frame(choice, {"content": event.text}, event.logprobs)
         if isinstance(event, ToolCallDelta):
             return self._frame(choice, {"tool_calls": [to_call_delta(event)]})
         if isinstance(event, ReasoningDelta):
-            if not self._with_reasoning:
+            if self._thoughts is Thoughts.LEFT_OUT:
                 return b""
             return self._frame(choice, {"reasoning_content": event.text})
         if isinstance(event, Finished):

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.api.deps import ChatDep, ModelsDep, PrincipalDep, RequestIdDep, SettingsDep
+from service.api.deps import ModelsDep, Parts, PartsDep, PrincipalDep, RequestIdDep
 from service.api.dialects.openai.options import to_num_choices
+from service.api.dialects.openai.reasoning import Thoughts, to_thoughts
 from service.api.dialects.openai.replies import (
     Completion,
     CompletionFrames,
@@ -24,11 +25,13 @@ from service.api.dialects.openai.schemas import (
     ModelList,
     ModelReply,
 )
-from service.api.dialects.openai.translate import to_chat_request, wants_reasoning
+from service.api.dialects.openai.translate import to_chat_request
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
 from service.chat.choices import start_choices
 from service.chat.generate import Generation
+from service.domain.access import Principal
+from service.domain.chat import ChatRequest
 from service.domain.errors import ModelNotFound
 from service.domain.sampling import Sampling
 
@@ -36,36 +39,55 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorReply, "description": "The request cannot be answered as it stands."},
     503: {"model": ErrorReply, "description": "No engine can take the request now."},
 }
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream`, chunks as events, then `data: [DONE]`.",
+        "content": {"text/event-stream": {"schema": ChatCompletionChunk.model_json_schema()}},
+    }
+}
 router = APIRouter(prefix="/v1", tags=["openai"], responses=_REFUSALS)
 
 
-@router.post(
-    "/chat/completions",
-    response_model=ChatCompletionReply,
-    responses={
-        200: {
-            "description": "The answer; with `stream`, chunks as events, then `data: [DONE]`.",
-            "content": {
-                "text/event-stream": {"schema": ChatCompletionChunk.model_json_schema()},
-            },
-        }
-    },
-)
+@router.post("/chat/completions", response_model=ChatCompletionReply, responses=_ANSWERS)
 async def create_chat_completion(
     http_request: Request,
     body: ChatCompletionBody,
-    chat: ChatDep,
+    parts: PartsDep,
     principal: PrincipalDep,
-    settings: SettingsDep,
     request_id: RequestIdDep,
 ) -> Response:
     """Answer a chat, as a stream when the body asks for one."""
     request = to_chat_request(body, request_id)
-    with_reasoning = wants_reasoning(body)
-    num = to_num_choices(body, settings.chat.max_choices)
+    return await _answer(http_request, body, request, parts, principal, to_thoughts(body))
+
+
+@router.post("/chat/completions/think", response_model=ChatCompletionReply, responses=_ANSWERS)
+async def create_thoughtful_chat_completion(
+    http_request: Request,
+    body: ChatCompletionBody,
+    parts: PartsDep,
+    principal: PrincipalDep,
+    request_id: RequestIdDep,
+) -> Response:
+    """Answer a chat after thinking, unless the body says otherwise; `content` begins with the
+    thought, between tags."""
+    request = to_chat_request(body, request_id)
+    thoughtful = replace(request, thinking=request.thinking is not False)
+    return await _answer(http_request, body, thoughtful, parts, principal, Thoughts.IN_TEXT)
+
+
+async def _answer(
+    http_request: Request,
+    body: ChatCompletionBody,
+    request: ChatRequest,
+    parts: Parts,
+    principal: Principal,
+    thoughts: Thoughts,
+) -> Response:
+    num = to_num_choices(body, parts.settings.chat.max_choices)
 
     async def start(sampling: Sampling) -> Generation:
-        return await chat.start(replace(request, sampling=sampling), principal)
+        return await parts.chat.start(replace(request, sampling=sampling), principal)
 
     starting = start_choices([start], request.sampling, num)
     choices = await while_connected(http_request.receive, starting)
@@ -75,17 +97,15 @@ async def create_chat_completion(
             completion,
             num_choices=num,
             with_usage=bool(body.stream_options and body.stream_options.include_usage),
-            with_reasoning=with_reasoning,
+            thoughts=thoughts,
         )
         events = choices if num > 1 else choices.generations[0]
-        return EventStream(events, frames, settings.api.keepalive_comment_seconds)
+        return EventStream(events, frames, parts.settings.api.keepalive_comment_seconds)
     answers = await while_connected(http_request.receive, choices.answers())
     usage = choices.usage([answer.finished for answer in answers])
     with_logprobs = request.logprobs is not None
     return Json(
-        to_reply(
-            completion, answers, usage, with_reasoning=with_reasoning, with_logprobs=with_logprobs
-        )
+        to_reply(completion, answers, usage, thoughts=thoughts, with_logprobs=with_logprobs)
     )
 
 

@@ -129,6 +129,9 @@ class ChatCompletionBody(SamplingOptions):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description='`{"enable_thinking": true}` lets a reasoning model think.'
     )
+    reasoning_budget: int | None = Field(
+        None, description="Tokens after which a thought is closed; 0: don't think, -1: no limit."
+    )
     include_reasoning: bool | None = Field(
         None, description="Send reasoning_content beside content."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.api.dialects.openai.constraints import to_constraint
 from service.api.dialects.openai.logprobs import to_num_logprobs
 from service.api.dialects.openai.options import to_max_tokens, to_sampling, to_stop
+from service.api.dialects.openai.reasoning import to_budget, to_effort, to_thinking
 from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
 from service.api.dialects.openai.tools import to_tool_choice, to_tools
 from service.domain.chat import ChatRequest, Message, Role, ToolCall
@@ -17,8 +18,6 @@ _ROLES = {
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
 }
-_EFFORTS_WITHOUT_THINKING = ("none", "minimal")
-_EFFORTS = (*_EFFORTS_WITHOUT_THINKING, "low", "medium", "high", "xhigh", "max")
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
 _UNSUPPORTED = (
     "functions",
@@ -42,16 +41,11 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
         tool_choice=to_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
         constraint=to_constraint(body),
-        thinking=_to_thinking(body),
+        thinking=to_thinking(body),
+        reasoning_effort=to_effort(body),
+        reasoning_budget=to_budget(body),
         request_id=request_id,
     )
-
-
-def wants_reasoning(body: ChatCompletionBody) -> bool:
-    """Whether the client asked to see the model's thoughts."""
-    if body.include_reasoning is not None:
-        return body.include_reasoning
-    return _to_thinking(body) is True
 
 
 def _refuse_unsupported(body: ChatCompletionBody) -> None:
@@ -95,29 +89,3 @@ def _to_text(parts: list[ContentPart], where: str) -> str:
             )
         texts.append(text)
     return "".join(texts)
-
-
-def _to_thinking(body: ChatCompletionBody) -> bool | None:
-    """Both ways to ask for it; None where the client asked neither way."""
-    options = dict(body.chat_template_kwargs or {})
-    asked = options.pop("enable_thinking", None)
-    if options:
-        name = next(iter(options))[:40]
-        raise Unsupported(
-            f"chat_template_kwargs has {name!r}; only 'enable_thinking' is supported.",
-            param="chat_template_kwargs",
-        )
-    if asked is not None and not isinstance(asked, bool):
-        raise InvalidRequest(
-            "chat_template_kwargs.enable_thinking must be true or false.",
-            param="chat_template_kwargs",
-        )
-    effort = body.reasoning_effort
-    if effort is not None and effort not in _EFFORTS:
-        raise InvalidRequest(
-            f"reasoning_effort is {effort[:40]!r}; it must be one of {', '.join(_EFFORTS)}.",
-            param="reasoning_effort",
-        )
-    if asked is None and effort is not None:
-        return effort not in _EFFORTS_WITHOUT_THINKING
-    return asked
