@@ -39,6 +39,7 @@ SCOPES: Mapping[str, access.Scope | None] = {
     "/redoc": None,
     "/openapi.json": None,
     "/v1/models": None,
+    "/v1/models/switch": access.Scope.MODELS_SWITCH,
     "/api/v1/chat/models": None,
     "/api/v1/model-info": None,
     "/api/v1/chat/switch-model": access.Scope.MODELS_SWITCH,

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import __version__, log
 from service.api import conversations as conversation_routes
-from service.api import docs, health, login
+from service.api import docs, health, login, models
 from service.api.access import Access
 from service.api.deps import Parts
 from service.api.dialects import anthropic, legacy, llama_server, native, openai
@@ -27,6 +27,7 @@ from service.chat.archive import Archive
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
+from service.chat.switching import Switching
 from service.domain.errors import ConfigurationError
 from service.ipc.client import Engines, connect_engines
 from service.metrics import BUILD_INFO
@@ -44,6 +45,7 @@ ROUTERS = (
     login.router,
     docs.router,
     conversation_routes.router,
+    models.router,
     llama_server.router,
     openai.embeddings_router,
     *(dialect.router for dialect in DIALECTS),
@@ -111,7 +113,15 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         archive = Archive(SqlArchive(database))
         limits = RequestLimits(SqlAdmissions(database))
         app.state.parts = Parts(
-            settings, used_engines, chat, vectors, conversations, archive, door, limits
+            settings,
+            used_engines,
+            chat,
+            Switching(used_engines, settings),
+            vectors,
+            conversations,
+            archive,
+            door,
+            limits,
         )
         forgetting = _forgetting(archive, settings.store.keep_days)
         try:

@@ -14,6 +14,7 @@ from service.chat.archive import Archive
 from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
+from service.chat.switching import Switching
 from service.domain.access import Principal
 from service.domain.errors import EngineUnavailable
 from service.domain.model import Mode, ModelInfo
@@ -28,6 +29,7 @@ class Parts:
     settings: Settings
     engines: Engines
     chat: Chat
+    switching: Switching
     vectors: Vectors
     conversations: Conversations
     archive: Archive
@@ -69,6 +71,10 @@ def _chat(http_request: Request) -> Chat:
     return parts(http_request).chat
 
 
+def _switching(http_request: Request) -> Switching:
+    return parts(http_request).switching
+
+
 def _vectors(http_request: Request) -> Vectors:
     return parts(http_request).vectors
 
@@ -102,6 +108,7 @@ EnginesDep = Annotated[Engines, Depends(_engines)]
 CurrentModelDep = Annotated[ModelInfo | None, Depends(_current_model)]
 ModelsDep = Annotated[list[ModelInfo], Depends(_models)]
 ChatDep = Annotated[Chat, Depends(_chat)]
+SwitchingDep = Annotated[Switching, Depends(_switching)]
 VectorsDep = Annotated[Vectors, Depends(_vectors)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
 ArchiveDep = Annotated[Archive, Depends(_archive)]

@@ -31,13 +31,15 @@ STATUSES: Mapping[type[errors.ServiceError], int] = {
     errors.ConversationNotFound: 404,
     errors.RateLimited: 429,
     errors.QueueFull: 503,
+    errors.DeadlineMissed: 503,
     errors.EngineUnavailable: 503,
     errors.GenerationFailed: 500,
     errors.StoreUnavailable: 503,
     errors.Conflict: 409,
-    errors.PoisonousRequest: 422,
+    errors.PoisonousRequest: 400,
+    errors.SwitchFailed: 503,
     errors.ConfigurationError: 500,
-    errors.ModelFileError: 500,
+    errors.ModelFileError: 400,
     errors.DownloadFailed: 503,
 }
 

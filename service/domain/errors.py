@@ -81,6 +81,12 @@ class QueueFull(ServiceError):
     code = "queue_full"
 
 
+class DeadlineMissed(ServiceError):
+    """The first token has not come within the time that the request allows, or would not."""
+
+    code = "deadline_missed"
+
+
 class EngineUnavailable(ServiceError):
     """No engine can take this request now: loading, draining, or restarting after a crash."""
 
@@ -97,6 +103,12 @@ class Conflict(ServiceError):
     """What is asked for cannot be done while something else goes on, which the message names."""
 
     code = "conflict"
+
+
+class SwitchFailed(ServiceError):
+    """Another model was to answer, and does not; the message says why, and which one does."""
+
+    code = "switch_failed"
 
 
 class PoisonousRequest(ServiceError):

@@ -14,6 +14,7 @@ from service.domain.constraint import Constraint
 from service.domain.model import Mode, ModelInfo
 from service.domain.sampling import Sampling
 from service.ipc.asking import Question, ask
+from service.ipc.command import SwitchCommand, send_command
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
 from service.ipc.inquiry import AnswerFrame
@@ -101,6 +102,17 @@ class Engines(Protocol):
         none."""
         ...
 
+    async def switch(self, command: SwitchCommand) -> int:
+        """Ask the supervisor for another model; `status.switch` follows, under this number.
+
+        Raises its refusal as a `ServiceError`, `EngineUnavailable` where it does not answer.
+        """
+        ...
+
+    async def news(self) -> None:
+        """Returns when `status` may have changed."""
+        ...
+
     async def settled(self, seconds: float = 2.0) -> None:
         """Returns when the supervisor has been heard and, if it says that an engine is ready, that
         engine has been reached; at the latest after `seconds`. For a worker's start."""
@@ -125,6 +137,7 @@ class ConnectedEngines:
 
     def __init__(self, status_socket: Path, resubmit_seconds: float) -> None:
         self.resubmit_seconds = resubmit_seconds
+        self._status_socket = status_socket
         self._heard = ServiceStatus()
         self._preferred: dict[Mode, int] = {}
         self._connections: dict[int, Connection] = {}
@@ -147,6 +160,9 @@ class ConnectedEngines:
             raise why_unavailable(self._heard, mode)
         return ConnectedClient(self, connected[1])
 
+    async def switch(self, command: SwitchCommand) -> int:
+        return await send_command(self._status_socket, command)
+
     async def successor(self, after: Connection, seconds: float) -> Connection | None:
         """The engine that takes over from `after`; None when there is none within `seconds`."""
         try:
@@ -155,12 +171,12 @@ class ConnectedEngines:
                     connected = self._connected(after.model.mode)
                     if connected is not None and connected[1] is not after:
                         return connected[1]
-                    await self.changed()
+                    await self.news()
         except TimeoutError:
             pass
         return None
 
-    async def changed(self) -> None:
+    async def news(self) -> None:
         """Returns when the supervisor has said something, or a connection came or went."""
         await self._change.wait()
 
@@ -169,7 +185,7 @@ class ConnectedEngines:
             async with asyncio.timeout(seconds):
                 await self._first_word.wait()
                 while self._heard.current is not None and self._connected(Mode.CHAT) is None:
-                    await self.changed()
+                    await self.news()
         except TimeoutError:
             log.info("engine_not_reached_yet", current=self._heard.current)
 

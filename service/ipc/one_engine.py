@@ -7,6 +7,7 @@ from pathlib import Path
 from service.domain.errors import EngineUnavailable
 from service.domain.model import Mode
 from service.ipc.client import ConnectedClient, EngineClient
+from service.ipc.command import SwitchCommand
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
@@ -36,6 +37,13 @@ class OneEngine:
 
     async def successor(self, after: Connection, seconds: float) -> Connection | None:
         return None
+
+    async def switch(self, command: SwitchCommand) -> int:
+        raise EngineUnavailable("Nobody here can switch models.")
+
+    async def news(self) -> None:
+        """Returns when the engine has gone: nothing else can change."""
+        await self._connection.closed.wait()
 
     async def settled(self, seconds: float = 2.0) -> None:
         """There is nobody to wait for."""

@@ -27,10 +27,18 @@ from service.domain.events import Candidate, FinishReason, Timings, TokenLogprob
 from service.domain.model import Mode, ModelInfo
 from service.ipc.asking import Question
 from service.ipc.client import EngineClient, Job
+from service.ipc.command import SwitchCommand
 from service.ipc.inquiry import AnswerFrame
 from service.ipc.messages import Accepted, Delta, Done
 from service.ipc.refusals import why_unavailable
-from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
+from service.ipc.status import (
+    EngineState,
+    EngineStatus,
+    Phase,
+    ServiceStatus,
+    SwitchPhase,
+    SwitchStatus,
+)
 from tests.fakes.companion import FakeCompanion, FakeWords
 
 DEFAULT_ANSWER = "Hello there, friend."
@@ -144,6 +152,8 @@ class FakeEngine:
         self._answers: list[str] = []
         self._refusals: list[ServiceError] = []
         self._turn = asyncio.Condition()
+        self._news = asyncio.Event()
+        self.switches: list[SwitchCommand] = []
 
     def answers(self, *texts: str) -> None:
         self._answers += texts
@@ -182,6 +192,25 @@ class FakeEngine:
         if self.status.phase is Phase.DRAINING or self.status.current is None:
             raise why_unavailable(self.status)
         return self
+
+    async def switch(self, command: SwitchCommand) -> int:
+        """Succeeds at once, with a model that differs in nothing but its name."""
+        if self._refusals:
+            raise self._refusals.pop(0)
+        self.switches.append(command)
+        previous, self.model = self.model.name, replace(self.model, name=command.name)
+        done = SwitchStatus(len(self.switches), command.name, previous, SwitchPhase.DONE, 1.0)
+        self.tells(replace(serving(self.model), switch=done))
+        return len(self.switches)
+
+    def tells(self, status: ServiceStatus) -> None:
+        """As the supervisor announces it."""
+        self.status = status
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self) -> None:
+        await self._news.wait()
 
     async def settled(self, seconds: float = 2.0) -> None:
         """At once: there is nobody to wait for."""

@@ -54,7 +54,7 @@ async def engines(
 
 async def until_current(engines: ConnectedEngines, engine_id: int | None) -> None:
     while engines.status.current != engine_id:
-        await engines.changed()
+        await engines.news()
 
 
 async def rest_of(stream: EngineStream) -> list[Queued | Delta | Done]:
@@ -383,7 +383,7 @@ async def test_while_the_service_drains_running_answers_go_on_and_new_ones_are_r
     stream = await submitting
     supervisor.change(phase=Phase.DRAINING)
     while engines.status.phase is not Phase.DRAINING:
-        await engines.changed()
+        await engines.news()
     with pytest.raises(EngineUnavailable, match="shutting down"):
         engines.current()
     engine.write(job_id, "bye")
@@ -396,7 +396,7 @@ async def test_a_supervisor_that_has_gone_means_going_down(
 ) -> None:
     supervisor.die()
     while engines.status.phase is not Phase.DRAINING:
-        await engines.changed()
+        await engines.news()
     with pytest.raises(EngineUnavailable, match="shutting down"):
         engines.current()
 
@@ -407,7 +407,7 @@ async def test_a_supervisor_that_only_dropped_the_connection_is_followed_on(
     supervisor.hang_up()
     supervisor.present = replace(supervisor.present, notice="still here")
     while engines.status.notice != "still here":
-        await engines.changed()
+        await engines.news()
     assert engines.current().model == FAKE_MODEL
 
 
