@@ -102,6 +102,8 @@ def supervised(
     environment: dict[str, str] | None = None,
     download: str | None = None,
     http: tuple[str, ...] = (),
+    weigh: list[str] | None = None,
+    trial: list[str] | None = None,
     **plan: Any,
 ) -> Iterator[Supervised]:
     """A supervisor with `plan`, whose `download` reports the given lines."""
@@ -120,6 +122,8 @@ def supervised(
             "download": (
                 [python, str(PROGRAMS / "download.py"), download] if download is not None else None
             ),
+            "weigh": weigh,
+            "trial": trial,
         },
         **plan,
     }

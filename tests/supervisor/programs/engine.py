@@ -34,6 +34,7 @@ def on_term(number: int, frame: object) -> None:
 
 
 signal.signal(signal.SIGTERM, on_term)
+signal.signal(signal.SIGUSR1, on_term)
 for step in range(4):
     time.sleep(conduct.get("load_seconds", 0.1) / 4)
     report(event="progress", value=(step + 1) / 4)
