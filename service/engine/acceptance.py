@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from service.domain.chat import PromptPiece
 from service.domain.errors import ContextLengthExceeded, InvalidRequest
-from service.engine.runner import Matcher, ModelRunner
+from service.engine.runner import Matcher, ModelRunner, Spelling
 from service.engine.sequence import Job, Sequence
 from service.engine.text import TextStream
+from service.engine.thought import create_thought
 
 
 def create_sequence(
@@ -32,4 +34,16 @@ def create_sequence(
         max_tokens=room if wanted is None else min(wanted, room),
         sampler=runner.create_sampler(job.submit.sampling, token_ids, matcher),
         text=TextStream(job.submit.stop),
+        thought=create_thought(job.submit, runner.spelling),
+        shown=_shown(job.submit.shown_tokens, runner.spelling),
     )
+
+
+def _shown(spellings: tuple[str, ...], spelling: Spelling) -> dict[int, bytes]:
+    """The tokens of these spellings; what is no token of its own shows itself."""
+    shown = {}
+    for text in spellings:
+        token_ids = spelling.content((PromptPiece(text, trusted=True),))
+        if len(token_ids) == 1:
+            shown[token_ids[0]] = text.encode()
+    return shown

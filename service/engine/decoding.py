@@ -56,13 +56,26 @@ class Decoding:
 
     def _choice(self, sequence: Sequence, row: int) -> int | DeadEnd:
         try:
-            token_id = sequence.sampler.sample(row)
+            token_id = self._next_token(sequence, row)
         except DeadEnd as error:
             return error
         num_top = sequence.job.submit.logprobs
         # The end is not part of the answer.
         if num_top is not None and not self._parts.runner.is_end(token_id):
             sequence.logprobs.append(self._parts.runner.logprob(row, token_id, num_top))
+        return token_id
+
+    def _next_token(self, sequence: Sequence, row: int) -> int:
+        """Mostly the sampler's choice, but a thought that is too long is closed."""
+        thought = sequence.thought
+        if thought is None:
+            return sequence.sampler.sample(row)
+        closing = thought.next()
+        if closing is not None:
+            sequence.sampler.accept(closing)
+            return closing
+        token_id = sequence.sampler.sample(row)
+        thought.read(self._parts.runner.piece(token_id))
         return token_id
 
     def _advance(self, sequence: Sequence, token_id: int, now: float) -> None:
@@ -78,7 +91,8 @@ class Decoding:
         if self._parts.runner.is_end(token_id):
             self._endings.finish(sequence, FinishReason.STOP, now)
             return
-        text = sequence.text.feed(self._parts.runner.piece(token_id))
+        piece = sequence.shown.get(token_id) or self._parts.runner.piece(token_id)
+        text = sequence.text.feed(piece)
         self._parts.progress.text(sequence, text)
         if sequence.text.stopped_by is not None:
             self._endings.finish(sequence, FinishReason.STOP, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
@@ -13,6 +14,7 @@ from service.engine.prefix import Prefix
 from service.engine.runner import Sampler
 from service.engine.slots import Slot
 from service.engine.text import TextStream
+from service.engine.thought import Thought
 from service.ipc.messages import Submit
 
 Key = tuple[int, int]
@@ -52,7 +54,8 @@ class Sequence:
     """The tokens of one generation, and how far the model has read them.
 
     The model never reads the token that was sampled last; so a prompt's last token is read by the
-    first decode step, and `num_pending` is 1 from then on.
+    first decode step, and `num_pending` is 1 from then on. `shown` are the control tokens that
+    appear in its text, spelled.
     """
 
     job: Job
@@ -66,6 +69,8 @@ class Sequence:
     num_reused: int = 0
     num_unreported: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    thought: Thought | None = None
+    shown: Mapping[int, bytes] = field(default_factory=dict)
     slot: Slot | None = None
     anchors: tuple[int, ...] = ()
     first_token_by: float = inf

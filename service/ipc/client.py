@@ -50,6 +50,8 @@ class Job:
     logprobs: int | None = None
     reasoning_budget: int | None = None
     reasoning_end: str = ""
+    reasoning_start: str = ""
+    shown_tokens: tuple[str, ...] = ()
 
 
 class EngineStream(Protocol):

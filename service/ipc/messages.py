@@ -32,7 +32,9 @@ class Submit(Frame, tag="submit", frozen=True):
     prompt) and are reused, whole, under any key.
     Under `fair_key` requests share one portion of the engine's time, in proportion to `weight`.
     Where the answer has not closed its thought with `reasoning_end` after `reasoning_budget`
-    tokens, that text is written for it. `constraint`, `logprobs` and the deadlines are those of
+    tokens, that text is written for it; there is a thought if it begins with `reasoning_start`, or
+    if the prompt does (then that is empty). `shown_tokens` are control tokens whose spelling is
+    part of the text. `constraint`, `logprobs` and the deadlines are those of
     `ChatRequest`.
     """
 
@@ -53,6 +55,8 @@ class Submit(Frame, tag="submit", frozen=True):
     logprobs: int | None = None
     reasoning_budget: int | None = None
     reasoning_end: str = ""
+    reasoning_start: str = ""
+    shown_tokens: tuple[str, ...] = ()
 
 
 class Cancel(Frame, tag="cancel", frozen=True):
