@@ -38,10 +38,13 @@ _COST_OF_SMALL_CALLS = 1.2
 _MAX_SHARE = 0.75
 
 # Each question may take that long, and a little more for the round that it has begun.
-_SECONDS = 2.0
+_SECONDS = 1.5
+
+# No question is given more than a single round after that long.
+_SECONDS_FOR_ALL = 10.0
 
 # What is usual stays, unless it loses by more than this: less is within the noise.
-_MARGIN, _DISTURBED_MARGIN = 0.05, 0.2
+_MARGIN = 0.05
 
 # Above this share of the time spent waiting for a core, others are using the machine.
 _MAX_WAITED = 0.05
@@ -130,7 +133,7 @@ def measure(model: LoadedModel, settings: EngineSettings, sizes: Sizes) -> Calib
         course.choose_attention()
         course.choose_ubatch()
         course.choose_blas()
-        advised = quantization.advice(model, settings, course.write_threads)
+        advised = "" if course.is_late else quantization.advice(model, settings, course.time_of)
     found = Calibration(
         course.tuning,
         tuple(course.table),
@@ -158,9 +161,9 @@ class _Course:
         self._most_rows = min(settings.batch_tokens, MAX_UBATCH)
         self.tuning = Tuning(threads, threads, ubatch=self._most_rows)
         self.table: list[Line] = []
-        self.waited, self._margin = 0.0, _MARGIN
-        # What the other questions are asked with; None: what is chosen.
-        self._threads: int | None = None
+        self.waited = 0.0
+        self._deadline = time.perf_counter() + _SECONDS_FOR_ALL
+        self._clock: Callable[[], float] = time.perf_counter
         spare = sizes.total // _MOST_PROBES - self._most_rows
         self._depth = max(0, min(_DEPTH, model.trained_context_length // 2, spare))
         room = self._depth + self._most_rows
@@ -173,7 +176,8 @@ class _Course:
         """As many as there are cores, or fewer: they may share memory, or a core.
 
         Threads wait for one another, and so for whoever took a core from one of them: beside busy
-        processes fewer threads always look better, and that says nothing about the machine.
+        processes fewer threads always look better, and that says nothing about the machine. So
+        there all cores are kept, and what follows is asked of a single thread, in its own time.
         """
         usable = machine.usable_cores()
         numbers = sorted({usable, machine.physical_cores() or usable, -(-usable // 2)})
@@ -190,9 +194,9 @@ class _Course:
         with machine.waiting() as waited:
             writing = _scaled(self._race(step, numbers), self._num_layers / self._layers)
             reading = _scaled(self._race(read, numbers), self._num_layers)
-        self.waited = waited()
+        self.waited = min(1.0, waited())
         if self.waited > _MAX_WAITED:
-            self._margin, self._threads = _DISTURBED_MARGIN, 1
+            self._clock = time.thread_time  # of a single thread, from here on
             writing, reading = {usable: writing[usable]}, {usable: reading[usable]}
         decode = self._decide("writing", "threads", writing, usable)
         prefill = self._decide("reading", "threads", reading, usable)
@@ -206,8 +210,8 @@ class _Course:
 
         def turn(option: str) -> float:
             probe = probes[option]
-            write = _TURN * probe.run(1, self.write_threads, layers)
-            read = _TURN / _CHUNK * probe.run(_CHUNK, self._read_threads, layers)
+            write = _TURN * self._time(probe, 1, self._write_threads, layers)
+            read = _TURN / _CHUNK * self._time(probe, _CHUNK, self._read_threads, layers)
             return (write + read) / (2 * _TURN)
 
         with ExitStack() as closing:
@@ -229,7 +233,7 @@ class _Course:
         """How many rows of a long prompt are computed together."""
 
         def read(rows: int) -> float:
-            return self._plain.run(rows, self._read_threads, 1) / rows
+            return self._time(self._plain, rows, self._read_threads, 1) / rows
 
         numbers = [n for n in (64, 128, 256) if n < self._most_rows] + [self._most_rows]
         times = _scaled(self._race(read, numbers), self._num_layers)
@@ -248,19 +252,22 @@ class _Course:
         if self._settings.slots >= BLAS_ROWS or self._most_rows <= BLAS_ROWS:
             return  # decoding so many slots at once would lose
         self._blas.put_back()
-        with_blas = self._probe(self.tuning, self._closing)
+        # Whatever is computed together unpacks the weights once.
+        whole = replace(self.tuning, ubatch=self._most_rows)
+        with_blas = self._probe(whole, self._closing)
         self._blas.take_out()
         count = self._most_rows
 
         def read(way: tuple[Probe, int]) -> float:
             probe, rows = way
-            return probe.run(rows, self._read_threads, 1)
+            return self._time(probe, rows, self._read_threads, 1)
 
         ways = off, on, short = (self._plain, count), (with_blas, count), (with_blas, BLAS_ROWS)
         read(on)
         times = _scaled(self._race(read, ways), self._num_layers)
         pays_from = break_even(count, times[off], times[on], times[short])
-        self.tuning = replace(self.tuning, blas_from=pays_from)
+        if pays_from is not None:
+            self.tuning = replace(whole, blas_from=pays_from)
         for name, way, chosen in (
             ("OpenBLAS off", off, pays_from is None),
             ("OpenBLAS on", on, pays_from is not None),
@@ -273,13 +280,21 @@ class _Course:
     # --- inside -------------------------------------------------------------------------------
 
     @property
-    def write_threads(self) -> int:
-        """Threads to compare other ways of writing with."""
-        return self._threads or self.tuning.decode_threads
+    def is_late(self) -> bool:
+        """Whether nothing more should be asked."""
+        return time.perf_counter() > self._deadline
+
+    def time_of(self, probe: Probe, rows: int, layers: int) -> float:
+        """Seconds of a trial with another model, computed as was decided."""
+        return self._time(probe, rows, self._write_threads, layers)
+
+    @property
+    def _write_threads(self) -> int:
+        return self.tuning.decode_threads if self._clock is time.perf_counter else 1
 
     @property
     def _read_threads(self) -> int:
-        return self._threads or self.tuning.prefill_threads
+        return self.tuning.prefill_threads if self._clock is time.perf_counter else 1
 
     def _probe(self, tuning: Tuning, closing: ExitStack) -> Probe:
         return Probe(self._model, self._settings, tuning, self._cells, closing)
@@ -287,23 +302,27 @@ class _Course:
     def _race(
         self, trial: Callable[[Option], float], options: Iterable[Option]
     ) -> dict[Option, float]:
-        return race({option: partial(trial, option) for option in options}, _SECONDS)
+        left = self._deadline - time.perf_counter()
+        trials = {option: partial(trial, option) for option in options}
+        return race(trials, min(_SECONDS, left))
+
+    def _time(self, probe: Probe, rows: int, threads: int, layers: int) -> float:
+        return probe.run(rows, threads, layers, self._clock)
 
     def _how_many_layers(self) -> int:
         """So many that a trial of one row takes long enough to be timed; touches them, too."""
         most = max(1, self._num_layers - 1)  # the last layer drops rows that nobody asked for
-        threads = self.tuning.decode_threads
-        self._plain.run(1, threads, 1)
-        one = self._plain.run(1, threads, 1)
+        self._plain.run(1, 1, 1)
+        one = self._plain.run(1, 1, 1)
         layers = max(1, min(most, math.ceil(_TRIAL_SECONDS / one))) if one < math.inf else 1
-        self._plain.run(1, threads, layers)
+        self._plain.run(1, 1, layers)
         return layers
 
     def _decide(
         self, question: str, what: str, times: Mapping[Option, float], usual: Option
     ) -> Option:
         """The best of `times`, which are seconds per token; noted in the table."""
-        chosen = pick(times, usual, self._margin)
+        chosen = pick(times, usual, _MARGIN)
         for option, seconds in times.items():
             self.table.append(Line(question, f"{what} {option}", seconds, option == chosen))
         return chosen

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,8 @@ from service.engine.loading import LoadedModel, load_weights
 from service.engine.probe import Probe, race
 from service.engine.tuning import Tuning
 from service.settings import EngineSettings
+
+TimeOf = Callable[[Probe, int, int], float]
 
 # llama_ftype: those that a Q4_0 of the same model stands to reason for.
 _COMPARED = {14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M"}
@@ -60,9 +62,10 @@ _Q5_K = _Kind(13, 256, 176, (0, 2))
 _Q6_K = _Kind(14, 256, 210, (208,))
 
 
-def advice(model: LoadedModel, settings: EngineSettings, threads: int) -> str:
+def advice(model: LoadedModel, settings: EngineSettings, time_of: TimeOf) -> str:
     """One sentence naming the quantisation to prefer here, or nothing where there is none.
 
+    `time_of` runs so many rows through so many layers, and tells the seconds.
     Takes about three seconds where there is something to compare, and the memory of two models
     of 60 MB.
     """
@@ -77,8 +80,8 @@ def advice(model: LoadedModel, settings: EngineSettings, threads: int) -> str:
             }
         except (OSError, ModelFileError):
             return ""  # no room for the two files: nothing is known, so nothing is said
-        writing = _gain(probes, usual, 1, threads)
-        reading = _gain(probes, usual, _ROWS, threads)
+        writing = _gain(probes, usual, 1, time_of)
+        reading = _gain(probes, usual, _ROWS, time_of)
     if not writing >= _WORTHWHILE:
         return ""
     return (
@@ -96,12 +99,12 @@ def _probe(folder: Path, kind: _Kind, settings: EngineSettings, closing: ExitSta
     return Probe(model, settings, Tuning(1, 1), 512, closing)
 
 
-def _gain(probes: dict[_Kind, Probe], usual: _Kind, rows: int, threads: int) -> float:
+def _gain(probes: dict[_Kind, Probe], usual: _Kind, rows: int, time_of: TimeOf) -> float:
     """How many times as fast Q4_0 is."""
     layers = _LAYERS - 1 if rows == 1 else 2
     for probe in probes.values():
-        probe.run(rows, threads, layers)
-    trials = {kind: partial(probe.run, rows, threads, layers) for kind, probe in probes.items()}
+        time_of(probe, rows, layers)
+    trials = {kind: partial(time_of, probe, rows, layers) for kind, probe in probes.items()}
     times = race(trials, _SECONDS)
     quick = times[_Q4_0]
     return times[usual] / quick if 0 < quick < math.inf else 0.0
