@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 
 import click
 
 from service import __version__
-from service.cli.calibrate import calibrate
-from service.cli.config import config
-from service.cli.conversation import backup, conversation
-from service.cli.health import health
-from service.cli.serve import serve
-from service.cli.token import token
 from service.domain.errors import ServiceError
 
 EXIT_REFUSED = 2
 
+# Where each command is; what the others need is not imported for it.
+COMMANDS: Mapping[str, str] = {
+    "backup": "service.cli.conversation",
+    "calibrate": "service.cli.calibrate",
+    "chat": "service.cli.chat",
+    "config": "service.cli.config",
+    "conversation": "service.cli.conversation",
+    "health": "service.cli.health",
+    "serve": "service.cli.serve",
+    "token": "service.cli.token",
+}
+
+
+class Commands(click.Group):
+    """Imports a command when it is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 something to correct in what was given.",
 )
@@ -31,15 +53,6 @@ def parley() -> None:
       parley serve --model pocket
       curl http://127.0.0.1:8000/chat --json '{"message": "Hello!"}'
     """
-
-
-parley.add_command(serve)
-parley.add_command(config)
-parley.add_command(calibrate)
-parley.add_command(health)
-parley.add_command(token)
-parley.add_command(conversation)
-parley.add_command(backup)
 
 
 def main() -> None:

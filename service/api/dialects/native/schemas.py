@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,12 @@ class ChatBody(BaseModel):
         None, ge=0, le=1, description="When absent: 0.95 with `user_input`, 0.9 with `message`."
     )
     max_tokens: int | None = Field(None, ge=1, description="512 when absent.")
+    system_prompt: Text | None = Field(None, description="Instead of the operator's.")
+    history: Annotated[int, Field(ge=0)] | Literal["all"] | None = Field(
+        None,
+        description="How many of the last exchanges the model is told again. When absent: as many "
+        "as fit with `user_input`, 5 with `message`.",
+    )
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> Self:

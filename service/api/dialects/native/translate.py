@@ -46,7 +46,7 @@ def to_turn(body: ChatBody, request_id: str, system_prompt: str) -> Turn:
         text=text,
         conversation_id=None if session is None else valid_conversation_id(session),
         create_missing=True,
-        history_exchanges=vocabulary.history_exchanges,
+        history_exchanges=to_history(body, vocabulary),
         system_prompt=system_prompt,
         sampling=Sampling(
             temperature=_TEMPERATURE if body.temperature is None else body.temperature,
@@ -57,8 +57,17 @@ def to_turn(body: ChatBody, request_id: str, system_prompt: str) -> Turn:
     )
 
 
+def to_history(body: ChatBody, vocabulary: Vocabulary) -> int | None:
+    """How many exchanges are told again; None for all that fit."""
+    if body.history is None:
+        return vocabulary.history_exchanges
+    return None if body.history == "all" else body.history
+
+
 def to_system_prompt(body: ChatBody, settings: ChatSettings, *, streamed: bool) -> str:
-    """The operator's, where one is set; else what each older client was promised."""
+    """The caller's own, or the operator's; else what each older client was promised."""
+    if body.system_prompt is not None:
+        return body.system_prompt
     ours = ChatSettings.model_fields["system_prompt"].default
     if settings.system_prompt == ours and streamed and body.user_input is not None:
         return _CALM_PROMPT

@@ -1,0 +1,144 @@
+"""What can be typed besides messages: lines that begin with a slash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from service.cli.chat.client import Refused
+from service.cli.chat.screen import Screen, footer, stoppable
+from service.cli.chat.session import Session
+
+SWITCH_SECONDS = 1800.0
+_POLL_SECONDS = 0.5
+
+
+class Leave(Exception):
+    """The person wants to go."""
+
+
+class Commands:
+    """Obeys lines that begin with a slash. Raises `Refused`, and `Leave` for /quit."""
+
+    def __init__(self, session: Session, screen: Screen) -> None:
+        self.session = session
+        self.screen = screen
+        self.by_name: Mapping[str, Callable[[str], None]] = {
+            "/help": self._help,
+            "/models": self._models,
+            "/switch": self._switch,
+            "/new": self._new,
+            "/list": self._list,
+            "/save": self._save,
+            "/load": self._load,
+            "/system": self._system,
+            "/set": self._set,
+            "/regenerate": self._regenerate,
+            "/stop": self._stop,
+            "/quit": self._quit,
+            "/exit": self._quit,
+        }
+
+    def obey(self, line: str) -> None:
+        name, _, rest = line.strip().partition(" ")
+        command = self.by_name.get(name.lower())
+        if command is None:
+            raise Refused(f"{name} is no command; /help lists them.")
+        command(rest.strip())
+
+    def _help(self, _: str) -> None:
+        for usage, meaning in _HELP:
+            self.screen.say(f"  {usage:<22} {meaning}")
+
+    def _models(self, _: str) -> None:
+        known = self.session.client.get("/api/v1/chat/models")["models"]
+        rows = [(m["name"], m["status"], m["description"]) for m in known]
+        self.screen.table(("Model", "Status", "Description"), rows)
+
+    def _switch(self, name: str) -> None:
+        if not name:
+            raise Refused("Say which model: /switch NAME; /models lists them.")
+        self.screen.say(f"Switching to {name} …")
+        self.session.client.post("/api/v1/chat/switch-model", {"model_name": name})
+        self.session.refresh()
+        self.screen.say(f"{self.session.model} answers now.")
+
+    def _new(self, _: str) -> None:
+        self.session.conversation_id = None
+        self.screen.say("A new conversation.")
+
+    def _list(self, _: str) -> None:
+        known = self.session.client.get("/v1/conversations", limit="20")["data"]
+        if not known:
+            self.screen.say("There is no conversation yet.")
+            return
+        rows = [
+            (
+                ("* " if c["id"] == self.session.conversation_id else "") + c["id"],
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(c["updated_at"])),
+                str(c["num_turns"]),
+                c["title"],
+            )
+            for c in known
+        ]
+        self.screen.table(("Conversation", "Used", "Turns", "Title"), rows)
+
+    def _save(self, name: str) -> None:
+        if not name:
+            raise Refused("Say under which name: /save NAME.")
+        path = Path(name if name.endswith(".json") else f"{name}.json").expanduser()
+        num = self.session.save(path)
+        self.screen.say(f"Conversation saved to {path} ({num} messages).")
+
+    def _load(self, name: str) -> None:
+        if not name:
+            raise Refused("Say what: /load NAME, a file that was saved or a conversation's id.")
+        path = Path(name if name.endswith(".json") else f"{name}.json").expanduser()
+        found = self.session.load(path) if path.is_file() else self.session.open(name)
+        self.screen.say(
+            f"Going on with {found['title'] or found['id']} ({found['num_turns']} turns)."
+        )
+
+    def _system(self, prompt: str) -> None:
+        self.session.system_prompt = prompt or None
+        self.screen.say("The system prompt is set." if prompt else "The service's system prompt.")
+
+    def _set(self, rest: str) -> None:
+        name, _, value = rest.partition(" ")
+        if not value:
+            options = ", ".join(f"{n} {v}" for n, v in self.session.options.items())
+            self.screen.say(options or "Everything is as the service has it.")
+            return
+        self.session.set(name, value.strip())
+        self.screen.say(f"{name} is {value.strip()}.")
+
+    def _regenerate(self, _: str) -> None:
+        self.screen.answer(stoppable(self.session.regenerate()))
+        self.screen.say(footer(self.session))
+
+    def _stop(self, _: str) -> None:
+        if self.session.conversation_id is None:
+            raise Refused("Nothing is being written.")
+        path = f"/v1/conversations/{self.session.conversation_id}/stop"
+        num = self.session.client.post(path)["stopped"]
+        self.screen.say(f"{num} answers stopped." if num else "Nothing is being written.")
+
+    def _quit(self, _: str) -> None:
+        raise Leave
+
+
+_HELP = (
+    ("/models", "the models, and which one is loaded"),
+    ("/switch NAME", "let another model answer"),
+    ("/new", "start a new conversation"),
+    ("/list", "your conversations, from all devices"),
+    ("/save NAME", "write this conversation to NAME.json"),
+    ("/load NAME", "go on with NAME.json, or with a conversation of the list"),
+    ("/system TEXT", "set the system prompt; without TEXT, the service's"),
+    ("/set NAME VALUE", "temperature, top_p or max_tokens; VALUE may be default"),
+    ("/regenerate", "answer the last message again"),
+    ("/stop", "stop an answer that another device waits for; Ctrl-C stops the one here"),
+    ("/help", "this list"),
+    ("/quit", "leave, as Ctrl-D does"),
+)
