@@ -118,6 +118,9 @@ PARKED_CONVERSATIONS = Gauge(
     ["tier"],
     multiprocess_mode="livesum",
 )
+GUESSED_TOKENS = Counter(
+    "parley_guessed_tokens_total", "Tokens guessed ahead, by whether they were right.", ["right"]
+)
 MODEL_LOADED = Gauge(
     "parley_model_loaded",
     "1 while a process has this model ready.",

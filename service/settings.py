@@ -78,6 +78,11 @@ class EngineSettings(Group):
         description="Compute threads; 0: all usable cores, or one for a model under 64 MB.",
     )
     gpu_layers: int = Field(-1, ge=-1, description="Layers on the GPU; -1 takes all that fit.")
+    speculation: bool = Field(
+        True,
+        description="Guess ahead what an answer repeats, or what its grammar leaves no choice "
+        "about, and check several guesses at once, where that is quicker. Changes no answer.",
+    )
     blas: Literal["auto", "on", "off"] = Field(
         "auto", description="OpenBLAS for long prompts: measured at start-up, or forced."
     )

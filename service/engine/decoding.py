@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from service import metrics
 from service.domain.events import FinishReason
 from service.engine.endings import Endings
 from service.engine.parts import Parts
 from service.engine.runner import DeadEnd, DecodeAborted, RunnerError
 from service.engine.scheduler import DecodePlan, plan_decode
 from service.engine.sequence import Sequence
+from service.engine.speculation import Speculation
 
 
 class Decoding:
@@ -16,6 +18,7 @@ class Decoding:
     def __init__(self, parts: Parts, endings: Endings) -> None:
         self._parts = parts
         self._endings = endings
+        self._speculation = Speculation(parts.cost, parts.runner.max_draft)
 
     def step(self) -> None:
         """One token for every sequence that is ready; nothing when none is."""
@@ -24,6 +27,9 @@ class Decoding:
         if not sequences:
             return
         plan = plan_decode(sequences, parts.slots, parts.cost.padding_pays)
+        draft = self._speculation.draft(sequences)
+        if draft:
+            plan = plan.with_draft(draft)
         started = parts.clock()
         try:
             choices = self._run(plan)
@@ -35,7 +41,8 @@ class Decoding:
             self._endings.fail(sequences, error)
             return
         now = parts.clock()
-        parts.cost.decoded(len(plan.rows), plan.num_runs, now - started)
+        if not draft:
+            parts.cost.decoded(len(plan.rows), plan.num_runs, now - started)
         parts.scheduler.decoded(sequences)
         gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
         parts.gauges.decoded(len(sequences), now, gaps)
@@ -44,6 +51,30 @@ class Decoding:
                 self._endings.dead_end(sequence, choice)
             else:
                 self._advance(sequence, choice, now)
+        if len(sequences) == 1:
+            self._follow(sequences[0], draft, started)
+        if draft:
+            parts.residency.forget_padding(parts.slots[plan.rows[0].slot])
+
+    def _follow(self, sequence: Sequence, draft: list[int], started: float) -> None:
+        """Take `sequence`, one token further by now, as far as the draft was right."""
+        parts, num_right = self._parts, 0
+        for row, token_id in enumerate(draft, 1):
+            if sequence.slot is None or sequence.token_ids[-1] != token_id:
+                break
+            num_right = row
+            choice = self._choice(sequence, row)
+            if isinstance(choice, DeadEnd):
+                self._endings.dead_end(sequence, choice)
+                break
+            now = parts.clock()
+            parts.scheduler.decoded([sequence])
+            parts.gauges.guessed(now)
+            self._advance(sequence, choice, now)
+        self._speculation.stepped(sequence, len(draft), num_right, parts.clock() - started)
+        if draft:
+            metrics.GUESSED_TOKENS.labels("true").inc(num_right)
+            metrics.GUESSED_TOKENS.labels("false").inc(len(draft) - num_right)
 
     def _run(self, plan: DecodePlan) -> list[int | DeadEnd]:
         """The token that follows for each sequence of the plan, or why there is none."""

@@ -73,6 +73,11 @@ class Gauges:
         self.rate.add(now, num_rows)
         self._gaps += gaps
 
+    def guessed(self, now: float) -> None:
+        """The step brought a stream one more token."""
+        self._num_generated += 1
+        self.rate.add(now, 1)
+
     def prefilled(self, num_tokens: int, seconds: float) -> None:
         self.num_steps += 1
         self._num_calls += 1

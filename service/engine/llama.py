@@ -45,7 +45,7 @@ from service.engine.sampling.candidates import Row
 from service.engine.sampling.logprobs import logprob_of
 from service.engine.sampling.sampler import RowSampler
 from service.engine.starting import prepare
-from service.engine.tuning import Tuning
+from service.engine.tuning import Tuning, num_outputs
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
 
@@ -100,6 +100,8 @@ class LlamaRunner:
         self._abort = library.AbortFlag(context)
         self.num_slots = settings.slots
         self.max_batch_tokens = int(llama.llama_n_batch(context))
+        self._num_outputs = min(self.max_batch_tokens, num_outputs(self.num_slots))
+        self._speculates = settings.speculation
         self._num_cells = int(llama.llama_n_ctx_seq(context))
         self.slot_length = min(self._num_cells, model.trained_context_length)
         self._batch = Batch(self.max_batch_tokens)
@@ -128,6 +130,10 @@ class LlamaRunner:
     @property
     def can_cut(self) -> bool:
         return self._cells.can_cut
+
+    @property
+    def max_draft(self) -> int:
+        return self._num_outputs - 1 if self._speculates and self.can_cut else 0
 
     @property
     def spelling(self) -> Spelling:
@@ -159,9 +165,15 @@ class LlamaRunner:
             self._read(call)
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
-        slots, positions, token_ids, previous = [], [], [], -1
+        slots, positions, token_ids, previous, ahead = [], [], [], -1, 0
+        if len(rows) > self._num_outputs:
+            raise RunnerError(f"{len(rows)} rows in one call; at most {self._num_outputs} fit")
         for row in rows:
-            self._check_place(row.slot, row.position, 1, previous)
+            ahead = ahead + 1 if row.slot == previous else 0
+            if ahead:
+                self._check_draft(row, ahead)
+            else:
+                self._check_place(row.slot, row.position, 1, previous)
             slots.append(previous := row.slot)
             positions.append(row.position)
             token_ids.append(row.token_id)
@@ -248,6 +260,15 @@ class LlamaRunner:
                 f"slot {slot} has room for {self._num_cells - start} tokens, not for {count}"
             )
 
+    def _check_draft(self, row: DecodeRow, ahead: int) -> None:
+        """Refuse a guess that does not follow the one before, or has no room."""
+        place = self._held[row.slot] + ahead
+        if row.position != place or place >= self._num_cells:
+            raise RunnerError(
+                f"a guess for slot {row.slot} at {row.position}; the next place is {place} of "
+                f"{self._num_cells}"
+            )
+
     def _check_parts(self, parts: Sequence[PrefillPart]) -> None:
         previous = -1
         for part in parts:
@@ -317,9 +338,9 @@ class LlamaRunner:
         """Map the rows of this step; the buffer can move from one step to the next."""
         address = _get_logits(self._context)
         if address != self._logits_at:
-            size = self.num_slots * self._vocabulary.size
+            size = self._num_outputs * self._vocabulary.size
             flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
-            self._logits = flat.reshape(self.num_slots, self._vocabulary.size)
+            self._logits = flat.reshape(self._num_outputs, self._vocabulary.size)
             self._logits_at = address
         self._num_rows = count
 

@@ -32,7 +32,11 @@ class PrefillPart:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRow:
-    """One token for `slot` at `position`, whose logits are wanted."""
+    """One token for `slot` at `position`, whose logits are wanted.
+
+    Rows of one slot follow one another: what comes behind the first are guesses, to be trimmed
+    where they were wrong.
+    """
 
     slot: int
     position: int
@@ -100,9 +104,8 @@ class Matcher(Protocol):
         """This token came; it was validated, or is among the allowed ones."""
         ...
 
-    def forced(self) -> bytes:
-        """The bytes that must come next, and that tokens will stand for; none where there is a
-        choice."""
+    def forced(self) -> list[int]:
+        """The tokens that stand for what must come next; none where there is a choice."""
         ...
 
     def fork(self) -> Matcher:
@@ -119,6 +122,10 @@ class Sampler(Protocol):
 
     def accept(self, token_id: int) -> None:
         """This token comes next without being sampled: somebody else has decided so."""
+        ...
+
+    def forced(self) -> list[int]:
+        """Tokens about which the matcher leaves no choice; other spellings may be."""
         ...
 
     def close(self) -> None:
@@ -169,6 +176,12 @@ class ModelRunner(Protocol):
 
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
         """Read prompt chunks, `max_batch_tokens` together at most. Raises `DecodeAborted`."""
+        ...
+
+    @property
+    def max_draft(self) -> int:
+        """How many guesses may follow the one row of a lonely sequence; 0 where what was guessed
+        wrong could not be forgotten."""
         ...
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.domain.errors import QueueFull
 from service.engine.cost import CostModel
@@ -145,6 +145,13 @@ class DecodePlan:
     sampled: list[tuple[int, Sequence]]
     padded: list[Slot]
     num_runs: int
+
+    def with_draft(self, draft: list[int]) -> DecodePlan:
+        """Check these too, as what follows the last row."""
+        last = self.rows[-1]
+        places = enumerate(draft, last.position + 1)
+        guesses = [DecodeRow(last.slot, place, token_id) for place, token_id in places]
+        return replace(self, rows=[*self.rows, *guesses])
 
 
 def plan_decode(

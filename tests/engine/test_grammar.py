@@ -144,7 +144,7 @@ def test_a_grammar_may_ask_for_tokens_that_are_no_text() -> None:
     assert held.validate(TOOL_CALL)
     assert not held.validate(ord("<"))
     held.consume(TOOL_CALL)
-    assert held.forced() == b"{}"
+    assert held.forced() == list(b"{}")
     assert held.allowed().nonzero()[0].tolist() == [ord("{")]
 
 

@@ -81,11 +81,15 @@ class FakeSampler:
     def sample(self, row: int) -> int:
         """What follows or, where the matcher refuses it, the first token that it allows."""
         assert not self.closed
-        token_id = self.runner.following(self.runner.slots[self.runner.rows[row].slot])
+        place = self.runner.rows[row]
+        token_id = self.runner.following(self.runner.slots[place.slot][: place.position + 1])
         if self.matcher is not None and not self.matcher.validate(token_id):
             token_id = int(self.matcher.allowed().argmax())
         self.accept(token_id)
         return token_id
+
+    def forced(self) -> list[int]:
+        return [] if self.matcher is None else self.matcher.forced()
 
     def accept(self, token_id: int) -> None:
         if self.matcher is not None:
@@ -111,6 +115,7 @@ class FakeRunner:
     bulk_rows: int | None = None
     following: Next = babble
     max_prompt_bytes: int = 1000
+    max_draft: int = 0
     can_cut: bool = True
     fingerprint: str = "fake"
     info: ModelInfo = field(init=False)
@@ -177,7 +182,7 @@ class FakeRunner:
         self.calls.append(("decode", *(row.slot for row in rows)))
         self.during_decode()
         self._raise_if_broken()
-        assert [row.slot for row in rows] == sorted({row.slot for row in rows})
+        assert [row.slot for row in rows] == sorted(row.slot for row in rows)
         self.rows = rows
         for row in rows:
             if self.aborting:

@@ -50,9 +50,8 @@ class GrammarMatcher:
         if not self._grammar.consume_token(token_id):
             raise _dead_end(self._grammar)
 
-    def forced(self) -> bytes:
-        """The bytes that must come next; none where there is a choice."""
-        return self._grammar.compute_ff_bytes()
+    def forced(self) -> list[int]:
+        return self._grammar.compute_ff_tokens()
 
     def fork(self) -> GrammarMatcher:
         return GrammarMatcher(self._grammar.deep_copy(), self._ends, self._size)
@@ -105,8 +104,8 @@ class LaterMatcher:
             self._gap = 0
             self._strict.consume(token_id)
 
-    def forced(self) -> bytes:
-        return self._strict.forced() if self._is_strict else b""
+    def forced(self) -> list[int]:
+        return self._strict.forced() if self._is_strict else []
 
     def fork(self) -> LaterMatcher:
         copy = LaterMatcher(self._strict.fork(), self._after, self._spellings, self._ends)

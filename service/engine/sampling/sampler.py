@@ -147,6 +147,9 @@ class RowSampler:
         if self._matcher is not None:
             self._matcher.consume(token_id)
 
+    def forced(self) -> list[int]:
+        return [] if self._matcher is None else self._matcher.forced()
+
     def close(self) -> None:
         self._rows = None
         self._matcher = None
