@@ -149,10 +149,12 @@ class Chat:
 
     async def start(self, request: ChatRequest, principal: Principal) -> Generation:
         """Returns once the engine has accepted; every refusal is raised here, as `ServiceError`."""
+        await self.engines.bridged()
         client = self._client_for(request)
         try:
             return await self._submit(client, request, principal)
         except EngineUnavailable:
+            await self.engines.bridged()
             successor = self._client_for(request)
             if successor.model == client.model:
                 raise
@@ -194,6 +196,10 @@ class Chat:
             deadline_seconds=request.deadline_seconds,
             constraint=prepared.constraint,
             logprobs=request.logprobs,
+            reasoning_budget=request.reasoning_budget,
+            reasoning_start=prepared.thought_start,
+            reasoning_end=prepared.thought_end,
+            shown_tokens=prepared.shown_tokens,
         )
         stream = await client.submit(job)
         return Generation(stream, client.model, prepared.create_parser(), request.stop)

@@ -34,6 +34,11 @@ class Prepared:
     constraint: Constraint | None
     shown_tokens: tuple[str, ...]
 
+    @property
+    def thought_start(self) -> str:
+        """What the answer begins with if it begins with a thought."""
+        return "" if self.in_thought else self.tags.start
+
     def create_parser(self) -> StreamParser:
         """A reader for one answer to the prompt."""
         calls = None

@@ -80,6 +80,10 @@ PROMPT: list[tuple[Any, str]] = [
         {**HELLO, "tools": [{"name": "a", "type": "web_search_20250305"}]},
         "tools[0].type is 'web_search_20250305'; only 'custom' is supported.",
     ),
+    (
+        {**HELLO, "thinking": {"type": "enabled", "budget_tokens": "many"}},
+        "thinking.budget_tokens ('many') is not accepted",
+    ),
     ({**HELLO, "tool_choice": {"type": "some"}}, "tool_choice.type is 'some'; it must be one of"),
     ({**HELLO, "tool_choice": {"type": "tool"}}, "tool_choice.name is missing."),
     (

@@ -83,9 +83,10 @@ class TurnBody(BaseModel):
 
 
 class ThinkingBody(BaseModel):
-    """Whether the model may think before it answers. Its budget is not enforced."""
+    """Whether the model may think before it answers, and for how many tokens at most."""
 
     type: Literal["enabled", "adaptive", "disabled", "between_tools"]
+    budget_tokens: int | None = None
     display: Literal["summarized", "omitted"] | None = None
 
 

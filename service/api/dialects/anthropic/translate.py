@@ -65,6 +65,7 @@ def to_chat_request(body: MessagesBody, request_id: str) -> ChatRequest:
         parallel_tool_calls=allows_several(body),
         constraint=_to_constraint(body),
         thinking=_to_thinking(body),
+        reasoning_budget=_to_budget(body),
         request_id=request_id,
     )
 
@@ -94,6 +95,16 @@ def hides_thoughts(body: MessagesBody) -> bool:
 def _to_thinking(body: CountTokensBody) -> bool | None:
     """None where the client doesn't say. Where no tools are, nothing is between them."""
     return body.thinking.type in ("enabled", "adaptive") if body.thinking is not None else None
+
+
+def _to_budget(body: MessagesBody) -> int | None:
+    budget = body.thinking.budget_tokens if body.thinking is not None else None
+    if budget is not None and budget < 1:
+        raise InvalidRequest(
+            f"thinking.budget_tokens is {budget}; it must be at least 1.",
+            param="thinking.budget_tokens",
+        )
+    return budget
 
 
 def _to_constraint(body: CountTokensBody) -> Constraint | None:

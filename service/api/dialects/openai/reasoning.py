@@ -11,6 +11,7 @@ from service.domain.events import Event, Finished, ReasoningDelta, TextDelta, To
 
 _EFFORTS_WITHOUT_THINKING = ("none", "minimal")
 _EFFORTS = (*_EFFORTS_WITHOUT_THINKING, "low", "medium", "high", "xhigh", "max")
+_LOW_BUDGET = 1024  # for models that don't know the word themselves
 _OPENING, _CLOSING = "<think>\n", "\n</think>\n\n"
 
 
@@ -64,6 +65,8 @@ def to_budget(body: ChatCompletionBody) -> int | None:
             f"reasoning_budget is {budget}; it must be at least 0, or -1 for no limit.",
             param="reasoning_budget",
         )
+    if budget is None and body.reasoning_effort == "low":
+        return _LOW_BUDGET
     return budget if budget is not None and budget > 0 else None
 
 
