@@ -26,6 +26,8 @@ from service.ipc.submission import Submission, Succession
 from service.log import get_logger
 
 RESUBMIT_SECONDS = 60.0
+# Of requests that come while one model has gone and the other one is not there yet.
+SWITCH_SECONDS, MAX_WAITING = 60.0, 256
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 log = get_logger(__name__)
@@ -115,6 +117,11 @@ class Engines(Protocol):
         """Returns when `status` may have changed."""
         ...
 
+    async def bridged(self) -> None:
+        """Returns at once, unless a switch that had no memory for two models has left no engine
+        for chats: then when there is one, or when it is not worth waiting for it any longer."""
+        ...
+
     async def settled(self, seconds: float = 2.0) -> None:
         """Returns when the supervisor has been heard and, if it says that an engine is ready, that
         engine has been reached; at the latest after `seconds`. For a worker's start."""
@@ -144,6 +151,8 @@ class ConnectedEngines:
         self._preferred: dict[Mode, int] = {}
         self._connections: dict[int, Connection] = {}
         self._links: dict[int, asyncio.Task[None]] = {}
+        self._switched_away = False
+        self._num_waiting = 0
         self._change = asyncio.Event()
         self._first_word = asyncio.Event()
         feed = StatusFeed(status_socket, self._on_status, self._on_silence)
@@ -164,6 +173,25 @@ class ConnectedEngines:
 
     async def switch(self, command: SwitchCommand) -> int:
         return await send_command(self._status_socket, command)
+
+    async def bridged(self) -> None:
+        if not self._is_between_models() or self._num_waiting >= MAX_WAITING:
+            return
+        self._num_waiting += 1
+        try:
+            async with asyncio.timeout(SWITCH_SECONDS):
+                while self._is_between_models():
+                    await self.news()
+        except TimeoutError:
+            log.info("switch_not_waited_for", seconds=SWITCH_SECONDS)
+        finally:
+            self._num_waiting -= 1
+
+    def _is_between_models(self) -> bool:
+        """Whether one has gone for another, and that one has not been reached yet."""
+        if self._connected(Mode.CHAT) is not None:
+            self._switched_away = False
+        return self._switched_away and self._heard.phase is not Phase.DRAINING
 
     async def successor(self, after: Connection, seconds: float) -> Connection | None:
         """The engine that takes over from `after`; None when there is none within `seconds`."""
@@ -223,6 +251,9 @@ class ConnectedEngines:
             mode: connected[0] for mode in Mode if (connected := self._connected(mode)) is not None
         }
         self._heard = status
+        switch = status.switch
+        if switch is not None and switch.mode is Mode.CHAT and not switch.is_over:
+            self._switched_away = status.current is None
         self._first_word.set()
         for engine in status.engines:
             if engine.state is EngineState.READY and engine.id not in self._links:
@@ -262,6 +293,7 @@ class ConnectedEngines:
                 continue
             log.info("engine_reached", engine=engine.id, model=connection.model.name)
             self._connections[engine.id] = connection
+            self._is_between_models()  # if it was so, it is over
             self._announce()
             await connection.closed.wait()
             del self._connections[engine.id]

@@ -45,6 +45,9 @@ class OneEngine:
         """Returns when the engine has gone: nothing else can change."""
         await self._connection.closed.wait()
 
+    async def bridged(self) -> None:
+        """There is nothing to wait for."""
+
     async def settled(self, seconds: float = 2.0) -> None:
         """There is nobody to wait for."""
 

@@ -151,3 +151,16 @@ class SupervisorPeer(Peer):
 def serving(*engines: EngineStatus, current: int | None = 1) -> ServiceStatus:
     """The status of a service with these engines."""
     return ServiceStatus(Phase.SERVING, engines[0].model, current, engines, retry_after_seconds=3.0)
+
+
+class CommandPeer(SupervisorPeer):
+    """Answers each command with the next of `replies`."""
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(socket)
+        self.replies: list[bytes] = []
+        self.heard: list[bytes] = []
+
+    async def hear(self, data: bytes) -> None:
+        self.heard.append(data)
+        self.writers[-1].write(to_line(self.present) + self.replies.pop(0))

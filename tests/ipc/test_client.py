@@ -10,14 +10,22 @@ from pathlib import Path
 import pytest
 
 from service.domain.chat import PromptPiece
-from service.domain.errors import ContextLengthExceeded, EngineUnavailable, QueueFull
+from service.domain.errors import Conflict, ContextLengthExceeded, EngineUnavailable, QueueFull
 from service.domain.events import FinishReason
 from service.domain.sampling import Sampling
 from service.ipc.client import ConnectedEngines, EngineStream, Job, connect_engines
+from service.ipc.command import SwitchCommand, accepted_line, refused_line, send_command
 from service.ipc.messages import Cancel, Counted, CountTokens, Delta, Done, Queued, Refused, Submit
-from service.ipc.status import DownloadStatus, EngineState, Phase, ServiceStatus
+from service.ipc.status import (
+    DownloadStatus,
+    EngineState,
+    Phase,
+    ServiceStatus,
+    SwitchPhase,
+    SwitchStatus,
+)
 from tests.fakes.engine import FAKE_MODEL
-from tests.ipc.peers import EnginePeer, SupervisorPeer, serving
+from tests.ipc.peers import CommandPeer, EnginePeer, SupervisorPeer, serving
 
 JOB = Job("req-1", (PromptPiece("Hi", trusted=True),), Sampling(temperature=0), max_tokens=5)
 
@@ -433,3 +441,43 @@ async def test_an_engine_of_another_version_is_not_used(
     await engines.settled(0.2)
     assert engines.status.current is None
     await engines.aclose()
+
+
+async def test_while_a_switch_leaves_no_engine_requests_wait_for_the_next_one(
+    engines: ConnectedEngines, supervisor: SupervisorPeer, engine: EnginePeer, second: EnginePeer
+) -> None:
+    await engines.bridged()  # nothing to wait for
+    switch = SwitchStatus(1, "large", "fake", SwitchPhase.DRAINING)
+    leaving = engine.status(1, EngineState.DRAINING)
+    supervisor.announce(replace(serving(leaving, current=None), switch=switch))
+    await until_current(engines, None)
+    with pytest.raises(EngineUnavailable, match="switching models"):
+        engines.current()
+    waiting = asyncio.create_task(engines.bridged())
+    loading = second.status(2, EngineState.LOADING)
+    supervisor.announce(
+        replace(serving(loading, current=None), switch=replace(switch, phase=SwitchPhase.LOADING))
+    )
+    await engines.news()
+    assert not waiting.done()
+    done = replace(switch, phase=SwitchPhase.DONE)
+    supervisor.announce(replace(serving(second.status(2), current=2), switch=done))
+    await waiting
+    assert engines.status.current == 2
+    supervisor.announce(
+        replace(serving(second.status(2, EngineState.RESTARTING), current=None), switch=done)
+    )
+    await until_current(engines, None)
+    await engines.bridged()  # a crash is another matter
+
+
+async def test_a_switch_is_asked_for_and_refused_over_the_status_socket(tmp_path: Path) -> None:
+    async with CommandPeer(tmp_path / "status.sock") as supervisor:
+        supervisor.replies = [accepted_line(7), refused_line(Conflict("Not now."))]
+        command = SwitchCommand("new", Path("/models/new.gguf"))
+        assert await send_command(supervisor.socket, command) == 7
+        with pytest.raises(Conflict, match="Not now"):
+            await send_command(supervisor.socket, command)
+        assert supervisor.heard == [command.to_line()] * 2
+    with pytest.raises(EngineUnavailable, match="cannot be asked"):
+        await send_command(supervisor.socket, command)
