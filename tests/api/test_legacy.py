@@ -89,3 +89,27 @@ async def test_an_unknown_conversation_is_404(client: httpx.AsyncClient) -> None
     reply = await client.get("/api/v1/chat/conversation/conv_unknown")
     assert reply.status_code == 404
     assert reply.json() == {"detail": "There is no conversation `conv_unknown`."}
+
+
+@pytest.mark.parametrize("path", ["/api/v1/chat/switch-model", "/api/v1/load-model"])
+async def test_another_model_is_loaded_by_name(
+    client: httpx.AsyncClient, engine: FakeEngine, path: str
+) -> None:
+    reply = await client.post(path, json={"model_name": "pocket"})
+    assert reply.status_code == 200
+    assert reply.json() == {
+        "status": "success",
+        "model_name": "pocket",
+        "previous_model": FAKE_MODEL.name,
+        "message": "Successfully switched to pocket",
+    }
+    assert [command.name for command in engine.switches] == ["pocket"]
+
+
+async def test_an_unknown_model_is_not_switched_to(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    reply = await client.post("/api/v1/chat/switch-model", json={"model_name": "nonsense-9"})
+    assert reply.status_code == 404
+    assert "nonsense-9" in reply.json()["detail"]
+    assert engine.switches == []

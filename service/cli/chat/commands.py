@@ -10,7 +10,6 @@ from service.cli.chat.client import Refused
 from service.cli.chat.screen import Screen, footer, stoppable
 from service.cli.chat.session import Session
 
-SWITCH_SECONDS = 1800.0
 _POLL_SECONDS = 0.5
 
 
@@ -60,7 +59,17 @@ class Commands:
         if not name:
             raise Refused("Say which model: /switch NAME; /models lists them.")
         self.screen.say(f"Switching to {name} …")
-        self.session.client.post("/api/v1/chat/switch-model", {"model_name": name})
+        switch = self.session.client.post("/v1/models/switch", {"model": name})["switch"]
+        told = ""
+        while switch["phase"] not in ("done", "failed"):
+            said = f"{switch['phase']} {switch['progress']:.0%}"
+            if said != told:
+                self.screen.say(f"  {said}")
+                told = said
+            time.sleep(_POLL_SECONDS)
+            switch = self.session.client.get("/v1/models/state")["switch"]
+        if switch["phase"] == "failed":
+            raise Refused(switch["reason"])
         self.session.refresh()
         self.screen.say(f"{self.session.model} answers now.")
 

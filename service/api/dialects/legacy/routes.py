@@ -16,14 +16,17 @@ from service.api.deps import (
     PrincipalDep,
     RequestIdDep,
     SettingsDep,
+    SwitchingDep,
 )
 from service.api.dialects.legacy.schemas import (
     ChatBody,
     ChatReply,
     Detail,
     HistoryReply,
+    ModelBody,
     ModelsReply,
     NewReply,
+    SwitchReply,
 )
 from service.api.replies import Json
 from service.api.streaming import while_connected
@@ -43,7 +46,11 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Detail, "description": "There is no such conversation."}
 }
-_PAGE = 500
+_SWITCH: dict[int | str, dict[str, Any]] = {
+    404: {"model": Detail, "description": "There is no model of this name."},
+    409: {"model": Detail, "description": "Another switch is still going on."},
+    503: {"model": Detail, "description": "The model does not answer; the old one goes on."},
+}
 router = APIRouter(prefix="/api/v1", tags=["legacy"])
 
 
@@ -93,6 +100,24 @@ async def list_models(model: CurrentModelDep) -> Response:
         for name in names
     ]
     return Json({"models": models, "current_model": loaded})
+
+
+@router.post("/chat/switch-model", response_model=SwitchReply, responses=_REFUSALS | _SWITCH)
+@router.post("/load-model", response_model=SwitchReply, responses=_REFUSALS | _SWITCH)
+async def switch_model(
+    http_request: Request, body: ModelBody, switching: SwitchingDep, principal: PrincipalDep
+) -> Response:
+    """Have another model answer; the reply comes when it does, or is known not to."""
+    work = switching.complete(body.model_name, principal)
+    switch = await while_connected(http_request.receive, work)
+    return Json(
+        {
+            "status": "success",
+            "model_name": switch.model,
+            "previous_model": switch.previous,
+            "message": f"Successfully switched to {switch.model}",
+        }
+    )
 
 
 @router.get("/model-info")

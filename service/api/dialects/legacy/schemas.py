@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -40,8 +40,7 @@ class GenerateBody(Limits):
 class ModelBody(BaseModel):
     """A model by its name."""
 
-    model_name: Text
-    conversation_id: str | None = None
+    model_name: Text = Field(min_length=1, max_length=1000)
 
 
 class ChatReply(BaseModel):
@@ -67,6 +66,15 @@ class ModelEntry(BaseModel):
 class ModelsReply(BaseModel):
     models: list[ModelEntry]
     current_model: str | None
+
+
+class SwitchReply(BaseModel):
+    """The model that answers now."""
+
+    status: Literal["success"]
+    model_name: str
+    previous_model: str
+    message: str
 
 
 class HistoryMessage(BaseModel):
