@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Several
 
 from service import log
-from service.domain.errors import GenerationFailed
+from service.domain.errors import GenerationFailed, ServiceError
 from service.domain.events import FinishReason
 from service.engine.parts import Parts
 from service.engine.runner import DeadEnd, RunnerError
@@ -72,6 +72,13 @@ class Endings:
         self._parts.gauges.failed(sequence)
         self._leave(sequence)
         _log.warning("answer_stuck", request_id=sequence.job.submit.request_id, reason=str(reason))
+
+    def give_up(self, sequence: Sequence, error: ServiceError) -> None:
+        """It will not get a token. What was read for it stays, as cache."""
+        self._parts.progress.failed(sequence, error)
+        self._parts.gauges.failed(sequence)
+        self._leave(sequence)
+        _log.info("request_given_up", request_id=sequence.job.submit.request_id, code=error.code)
 
     def _leave(self, sequence: Sequence) -> None:
         """Give back what it holds. What the model has read for it stays in the slot, as cache."""

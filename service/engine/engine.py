@@ -30,13 +30,14 @@ from service.engine.inbox import (
     refusal,
 )
 from service.engine.parts import Parts
+from service.engine.patience import Patience
 from service.engine.progress import Progress
 from service.engine.reading import Reading
 from service.engine.residency import Residency
 from service.engine.runner import ModelRunner, RunnerError
 from service.engine.scheduler import Scheduler
-from service.engine.sequence import Job, Key
-from service.engine.slots import Slots
+from service.engine.sequence import Job, Key, Sequence
+from service.engine.slots import Placement, Slots
 from service.ipc.messages import Accepted
 from service.settings import EngineSettings
 
@@ -85,6 +86,7 @@ class Engine:
             clock,
         )
         self._endings = Endings(parts)
+        self._patience = Patience(parts, self._endings)
         self._decoding = Decoding(parts, self._endings)
         self.reading = Reading(parts, self._endings)
         self._outbox = outbox
@@ -124,7 +126,9 @@ class Engine:
         """One round; waits for a command first when there is nothing else to do."""
         self._receive()
         self._end_at_deadline()
+        self._patience.expire()
         self._admit()
+        self._patience.tell()
         self._decoding.step()
         self._report()
         self.reading.step()
@@ -170,7 +174,7 @@ class Engine:
                 raise tokenized.error
             sequence = create_sequence(job, tokenized.token_ids, self.runner, tokenized.matcher)
             try:
-                num_ahead = self.scheduler.enqueue(sequence)
+                num_ahead = self._patience.accept(sequence)
             except ServiceError:
                 sequence.sampler.close()
                 raise
@@ -183,24 +187,22 @@ class Engine:
         )
 
     def _admit(self) -> None:
-        while (yielding := self.scheduler.yielding()) is not None:
+        while (swap := self.scheduler.swap()) is not None:
+            newcomer, yielding = swap
             self.slots.release(self.scheduler.put_back(yielding))
-            self._admit_first()
-        while self._admit_first():
-            pass
+            placement = self.scheduler.place(newcomer)
+            if placement is not None:
+                self._settle(newcomer, placement)
+        while (admission := self.scheduler.admission()) is not None:
+            self._settle(*admission)
 
-    def _admit_first(self) -> bool:
-        """The first in line gets a slot; whether there was one."""
-        admission = self.scheduler.admission()
-        if admission is None:
-            return False
-        sequence, placement = admission
+    def _settle(self, sequence: Sequence, placement: Placement) -> None:
+        """It gets its slot."""
         self._residency.prepare(placement, sequence)
         self.scheduler.admit(sequence)
         sequence.occupy(placement.slot, self._clock())
         if not sequence.resumed:
             self.gauges.admitted(sequence)
-        return True
 
     # --- going -------------------------------------------------------------------------------
     def _cancel(self, key: Key) -> None:

@@ -82,10 +82,15 @@ class Waiting:
 
     def peek(self) -> Sequence:
         """Who is next."""
-        return min(
-            (lane[0] for lane in self._lanes.values()),
-            key=lambda s: (s.in_batch, self._shares.served(s.fair_key), s.job.arrived),
-        )
+        return min((lane[0] for lane in self._lanes.values()), key=self._rank)
+
+    def heads(self) -> list[Sequence]:
+        """The first of each key, as they are next."""
+        return sorted((lane[0] for lane in self._lanes.values()), key=self._rank)
+
+    def _rank(self, sequence: Sequence) -> tuple[bool, float, float]:
+        served = self._shares.served(sequence.fair_key)
+        return sequence.in_batch, served, sequence.job.arrived
 
     def remove(self, sequence: Sequence) -> None:
         place = (sequence.in_batch, sequence.fair_key)

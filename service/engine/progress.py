@@ -6,7 +6,7 @@ from service.domain.errors import ServiceError
 from service.domain.events import FinishReason, Timings, Usage
 from service.engine.inbox import Outbox
 from service.engine.sequence import Job, Sequence
-from service.ipc.messages import Delta, Done, Step
+from service.ipc.messages import Delta, Done, Queued, Step
 
 
 class Progress:
@@ -21,6 +21,11 @@ class Progress:
     def has_ends(self) -> bool:
         """Whether a generation's end is among what the next `flush` posts."""
         return bool(self._dones)
+
+    def queued(self, sequence: Sequence, num_ahead: int, eta_seconds: float) -> None:
+        """It still waits. Sent at once."""
+        job = sequence.job
+        self._outbox.post(job.connection, Queued(job.submit.id, num_ahead, eta_seconds))
 
     def text(self, sequence: Sequence, text: str) -> None:
         """New text, if any; tokens that brought none are counted with the next that do."""

@@ -62,10 +62,14 @@ class Scheduler:
         if not self.waiting or not self.slots.num_free:
             return None
         first = self.waiting.peek()
-        place = self.slots.place(
-            first.token_ids, first.cache_key, self.cost.split_tokens, first.num_shared
-        )
+        place = self.place(first)
         return None if place is None else (first, place)
+
+    def place(self, sequence: Sequence) -> Placement | None:
+        """Where it should go; None when no slot is free."""
+        return self.slots.place(
+            sequence.token_ids, sequence.cache_key, self.cost.split_tokens, sequence.num_shared
+        )
 
     def admit(self, sequence: Sequence) -> None:
         """It waits no more; its slot is about to be made ready."""
@@ -80,8 +84,8 @@ class Scheduler:
             self.running.remove(sequence)
         self.shares.leave(sequence.fair_key)
 
-    def yielding(self) -> Sequence | None:
-        """Who must give its slot to the first in line, all slots being taken; None: nobody.
+    def swap(self) -> tuple[Sequence, Sequence] | None:
+        """Who waits and must get a slot, and who must give up its own for that; None: nobody.
 
         Batch work makes room for anybody interactive. A key that has no slot at all gets one of
         the key that has had most, if that one has several: not the slots' long answers decide how
@@ -89,15 +93,17 @@ class Scheduler:
         """
         if not self.waiting or self.slots.num_free:
             return None
-        first = self.waiting.peek()
-        if first.in_batch:
-            return None
+        present = {s.fair_key for s in self.running}
         able = [s for s in self.running if s.in_batch]
-        if not able and not any(s.fair_key == first.fair_key for s in self.running):
-            able = self._of_the_richest(first)
-        return min(
-            able, key=lambda s: (s.num_computed - s.num_reused, -s.admitted_at), default=None
-        )
+        for first in self.waiting.heads():
+            if first.in_batch:
+                return None
+            if not able and first.fair_key not in present:
+                able = self._of_the_richest(first)
+            if able:
+                yields = min(able, key=lambda s: (s.num_computed - s.num_reused, -s.admitted_at))
+                return first, yields
+        return None
 
     def _of_the_richest(self, first: Sequence) -> list[Sequence]:
         held: dict[str, list[Sequence]] = {}
