@@ -83,7 +83,7 @@ class Generation:
         self._stream = stream
         self._parser = parser
         self._stop = stop
-        self._reasoning_tokens = 0
+        self._reasoning_tokens = 0.0  # several tokens may come together, and not all be thought
         self._logprobs = AnswerLogprobs()
         self._events = self._read()
 
@@ -118,19 +118,17 @@ class Generation:
             if isinstance(message, Queued):
                 yield QueuePosition(message.num_ahead, message.eta_seconds)
                 continue
-            began_in_thought = self._parser.thinking
             deltas = self._parser.feed(message.text)
             thinking = self._parser.thinking
             for delta in self._logprobs.attach(deltas, message.logprobs, thinking=thinking):
                 yield delta
-            if began_in_thought or self._parser.thinking:
-                self._reasoning_tokens += message.num_tokens
+            self._reasoning_tokens += message.num_tokens * self._parser.thought_share
 
     def _to_last_event(self, done: Done) -> Event:
         if done.error_code is not None:
             kind = error_codes().get(done.error_code, GenerationFailed)
             return Failed(kind(done.error_message))
-        usage = replace(done.usage, reasoning_tokens=self._reasoning_tokens)
+        usage = replace(done.usage, reasoning_tokens=round(self._reasoning_tokens))
         reason = done.reason
         if reason is FinishReason.STOP and self._parser.num_calls:
             reason = FinishReason.TOOL_CALLS

@@ -50,6 +50,8 @@ class StreamParser:
         self._state = _State.THINKING if inside else _State.UNDECIDED
         self._held = ""
         self._thought_anything = False
+        self.thought_share = 0.0
+        """How much of the text that was fed last belongs to the thought, from 0 to 1."""
 
     @property
     def thinking(self) -> bool:
@@ -62,6 +64,7 @@ class StreamParser:
         return self._calls.num_calls if self._calls else 0
 
     def feed(self, text: str) -> Deltas:
+        self.thought_share = 0.0
         if self._state is _State.ANSWERING:
             return self._answer(text)
         self._held += text
@@ -70,6 +73,8 @@ class StreamParser:
             deltas += self._decide()
         if self._state is _State.THINKING:
             deltas += self._think()
+            behind = len(self._held) if self._state is _State.THOUGHT else 0
+            self.thought_share = max(0.0, 1.0 - behind / max(len(text), 1))
         if self._state is _State.THOUGHT:
             deltas += self._begin_answer()
         return deltas

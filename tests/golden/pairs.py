@@ -24,6 +24,8 @@ REQUESTS = sorted(FOLDER.glob("*/*.request.json"))
 _PLACEHOLDERS = (
     (re.compile(r"chatcmpl-[0-9a-f]{32}"), "chatcmpl-ID"),
     (re.compile(r"msg_[0-9a-f]{32}"), "msg_ID"),
+    (re.compile(r"call_[0-9a-f]{24}"), "call_ID"),
+    (re.compile(r"toolu_[0-9a-f]{24}"), "toolu_ID"),
     (re.compile(r'"request_id": ?"[0-9a-f]{32}"'), '"request_id":"ID"'),
     (re.compile(r'"created": ?\d+'), '"created":0'),
     (re.compile(r"fp_[0-9a-f]{8}"), "fp_ID"),
