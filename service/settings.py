@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from dotenv import load_dotenv
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
@@ -51,6 +52,11 @@ class ModelSettings(Group):
     name: str = Field(
         "qwen2.5-0.5b-instruct",
         description="A catalogue name, REPO:FILE on the model hub, or a path to a GGUF file.",
+    )
+    served_name: str | None = Field(
+        None,
+        pattern=r"^[\w.:/-]{1,200}$",
+        description="What clients see the model called; unset means its own name.",
     )
     stand_in: str | None = Field(
         None, description="A model to serve while the configured one is being fetched."
@@ -156,6 +162,9 @@ class ChatSettings(Group):
     max_choices: int = Field(
         8, ge=1, le=64, description="Most answers to one request (`n`) that a client may ask for."
     )
+    max_tokens: int = Field(
+        0, ge=0, description="Most tokens of any answer; 0: as many as the context holds."
+    )
     max_exchanges: int = Field(
         50, ge=0, description="Most exchanges that the /api/v1 routes tell the model again."
     )
@@ -226,27 +235,55 @@ class Settings(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings)
 
 
+# What earlier services called a setting: the group and field that it is here.
+OLDER_NAMES: Mapping[str, tuple[str, str]] = {
+    "MODEL_PATH": ("model", "name"),
+    "MODEL_DIR": ("model", "name"),
+    "MODEL_NAME": ("model", "served_name"),
+    "N_CTX": ("engine", "context_length"),
+    "N_THREADS": ("engine", "threads"),
+    "N_GPU_LAYERS": ("engine", "gpu_layers"),
+    "MAX_TOKENS_HARD_CAP": ("chat", "max_tokens"),
+    "PORT": ("api", "port"),
+    "LLM_MODEL_NAME": ("model", "name"),
+    "LLM_DEVICE": ("engine", "gpu_layers"),
+    "LLM_LOG_LEVEL": ("log", "level"),
+    "LLM_MAX_CONVERSATION_LENGTH": ("chat", "max_exchanges"),
+}
+_DEVICES = {"cpu": "0", "cuda": "-1", "auto": "-1"}
+
+
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The table from `overrides` (nested, as on the command line), then the environment.
 
-    `MODEL_PATH` is an older spelling of `PARLEY_MODEL__NAME` for a path. Raises
-    `ConfigurationError` naming the key, its value, and what would have been accepted.
+    What earlier services called a setting (`OLDER_NAMES`) is understood. Raises
+    `ConfigurationError` naming the key, its value, and what would have been accepted, or the two
+    variables that contradict each other.
     """
     given: dict[str, Any] = {
         group: dict(v) if isinstance(v, Mapping) else v for group, v in (overrides or {}).items()
     }
-    legacy = os.environ.get("MODEL_PATH")
-    if legacy and "name" not in given.get("model", {}):
-        _refuse_contradiction("MODEL_PATH", legacy)
-        given.setdefault("model", {})["name"] = legacy
+    sources: dict[tuple[str, str], str] = {}
+    for variable, place in OLDER_NAMES.items():
+        text = os.environ.get(variable)
+        if text and place[1] not in (overrides or {}).get(place[0], {}):
+            value = _to_value(variable, text)
+            _refuse_contradiction(variable, value, place, sources.get(place))
+            sources[place] = variable
+            given.setdefault(place[0], {})[place[1]] = value
     _refuse_unknown_variables()
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError(_first_sentence(error)) from error
+        raise ConfigurationError(_first_sentence(error, sources)) from error
     except SettingsError as error:
         # A whole group in one variable would have to be JSON; we publish only one name a value.
         raise ConfigurationError(f"A {PREFIX} variable is not accepted: {error}.") from error
+
+
+def read_dotenv() -> None:
+    """Take what `.env` in the working directory says, where the environment says nothing."""
+    load_dotenv(Path(".env"), override=False)
 
 
 def to_environment(settings: Settings, *, only_given: bool = False) -> dict[str, str]:
@@ -267,14 +304,14 @@ def to_environment(settings: Settings, *, only_given: bool = False) -> dict[str,
 
 
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
-    """The environment for a child: ours without `PARLEY_` and `MODEL_PATH`, then the table.
+    """The environment for a child: ours without `PARLEY_` and older names, then the table.
 
     The child can tell what the operator set from what is a default, as we can.
     """
     kept = {
         k: v
         for k, v in os.environ.items()
-        if not k.upper().startswith(PREFIX) and k != "MODEL_PATH"
+        if not k.upper().startswith(PREFIX) and k not in OLDER_NAMES
     }
     return {**kept, **to_environment(settings, only_given=True), **extra}
 
@@ -283,12 +320,43 @@ def _to_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _refuse_contradiction(name: str, value: str) -> None:
-    configured = os.environ.get(f"{PREFIX}MODEL__NAME")
-    if configured and configured != value:
+def _to_value(variable: str, text: str) -> str:
+    """What the variable of an earlier service says, in our words. Raises `ConfigurationError`."""
+    if variable == "LLM_LOG_LEVEL":
+        return text.lower()
+    if variable == "LLM_DEVICE":
+        if text.lower() not in _DEVICES:
+            raise ConfigurationError(f"LLM_DEVICE={text} is not accepted: cpu, cuda or auto is.")
+        return _DEVICES[text.lower()]
+    if variable == "MODEL_DIR":
+        return _only_model_in(Path(text))
+    return text
+
+
+def _only_model_in(folder: Path) -> str:
+    """The one GGUF file of a folder. Raises `ConfigurationError` where there isn't just one."""
+    files = sorted(folder.glob("*.gguf")) if folder.is_dir() else []
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files[:5]) or "none"
         raise ConfigurationError(
-            f"{name}={value} and {PREFIX}MODEL__NAME={configured} contradict each other; set one."
+            f"MODEL_DIR={folder} must be a folder with one GGUF file in it; there is {found}. "
+            "MODEL_PATH names a file."
         )
+    return str(files[0])
+
+
+def _refuse_contradiction(
+    variable: str, value: str, place: tuple[str, str], earlier: str | None
+) -> None:
+    """Raises `ConfigurationError` where another variable says something else."""
+    current = f"{PREFIX}{place[0]}__{place[1]}".upper()
+    for other in filter(None, (current, earlier)):
+        text = os.environ.get(other)
+        if text and (text if other == current else _to_value(other, text)) != value:
+            raise ConfigurationError(
+                f"{variable}={os.environ[variable]} and {other}={text} contradict each other; "
+                "set one."
+            )
 
 
 def _refuse_unknown_variables() -> None:
@@ -305,7 +373,11 @@ def _refuse_unknown_variables() -> None:
             )
 
 
-def _first_sentence(error: ValidationError) -> str:
+def _first_sentence(error: ValidationError, sources: Mapping[tuple[str, str], str]) -> str:
     first = error.errors()[0]
-    key = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+    place = tuple(str(part) for part in first["loc"])
+    key = (
+        sources.get((place[0], place[-1]))
+        or PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+    )
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from service.domain.errors import ConfigurationError
-from service.settings import child_environment, load_settings, to_environment
+from service.settings import (
+    OLDER_NAMES,
+    child_environment,
+    load_settings,
+    read_dotenv,
+    to_environment,
+)
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in os.environ if n.upper().startswith("PARLEY_") or n == "MODEL_PATH"]:
+    for name in [n for n in os.environ if n.upper().startswith("PARLEY_") or n in OLDER_NAMES]:
         monkeypatch.delenv(name)
 
 
@@ -86,3 +94,81 @@ def test_a_group_is_not_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_API", "yes")
     with pytest.raises(ConfigurationError, match="api"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "group", "field", "value"),
+    [
+        ("N_CTX", "2048", "engine", "context_length", 2048),
+        ("N_THREADS", "8", "engine", "threads", 8),
+        ("N_GPU_LAYERS", "40", "engine", "gpu_layers", 40),
+        ("MAX_TOKENS_HARD_CAP", "1024", "chat", "max_tokens", 1024),
+        ("MODEL_NAME", "llama-local", "model", "served_name", "llama-local"),
+        ("PORT", "8002", "api", "port", 8002),
+        ("LLM_MODEL_NAME", "llama3-1b", "model", "name", "llama3-1b"),
+        ("LLM_DEVICE", "cpu", "engine", "gpu_layers", 0),
+        ("LLM_DEVICE", "CUDA", "engine", "gpu_layers", -1),
+        ("LLM_LOG_LEVEL", "DEBUG", "log", "level", "debug"),
+        ("LLM_MAX_CONVERSATION_LENGTH", "7", "chat", "max_exchanges", 7),
+    ],
+)
+def test_what_earlier_services_called_a_setting_is_understood(
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    text: str,
+    group: str,
+    field: str,
+    value: object,
+) -> None:
+    monkeypatch.setenv(variable, text)
+    settings = load_settings()
+    assert getattr(getattr(settings, group), field) == value
+    assert variable not in child_environment(settings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PORT": "http"}, "PORT='http' is not accepted: input should be a valid integer"),
+        ({"LLM_DEVICE": "tpu"}, "LLM_DEVICE=tpu is not accepted: cpu, cuda or auto is."),
+        (
+            {"MODEL_PATH": "/a.gguf", "LLM_MODEL_NAME": "gpt2"},
+            "LLM_MODEL_NAME=gpt2 and MODEL_PATH=/a.gguf contradict each other",
+        ),
+        (
+            {"PORT": "1", "PARLEY_API__PORT": "2"},
+            "PORT=1 and PARLEY_API__PORT=2 contradict each other",
+        ),
+        ({"MODEL_DIR": "/nowhere"}, "MODEL_DIR=/nowhere must be a folder with one GGUF file"),
+    ],
+)
+def test_an_older_name_that_cannot_be_meant_so_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        load_settings()
+
+
+def test_the_one_model_of_a_folder_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.gguf").touch()
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path))
+    assert load_settings().model.name == str(tmp_path / "a.gguf")
+    (tmp_path / "b.gguf").touch()
+    with pytest.raises(ConfigurationError, match=r"there is a\.gguf, b\.gguf"):
+        load_settings()
+
+
+def test_a_dotenv_file_says_what_the_environment_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PORT=1234\nN_CTX=512\n")
+    monkeypatch.setenv("N_CTX", "1024")
+    read_dotenv()
+    settings = load_settings()
+    assert (settings.api.port, settings.engine.context_length) == (1234, 1024)

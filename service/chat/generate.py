@@ -185,7 +185,7 @@ class Chat:
             request_id=request.request_id,
             prompt=prepared.prompt,
             sampling=request.sampling,
-            max_tokens=request.max_tokens,
+            max_tokens=self._allowed(request.max_tokens),
             stop=(*request.stop, *template.stops),
             cache_key=principal.id,
             fair_key=principal.id,
@@ -201,6 +201,11 @@ class Chat:
         )
         stream = await client.submit(job)
         return Generation(stream, client.model, prepared.create_parser(), request.stop)
+
+    def _allowed(self, max_tokens: int | None) -> int | None:
+        """As many tokens as are wanted, and no more than the operator gives to any answer."""
+        most = self.settings.max_tokens
+        return min(most, max_tokens or most) if most else max_tokens
 
     def _client_for(self, request: ChatRequest) -> EngineClient:
         if len(request.messages) > self.settings.max_messages:

@@ -10,6 +10,7 @@ import click
 
 from service import __version__
 from service.domain.errors import ServiceError
+from service.settings import read_dotenv
 
 EXIT_REFUSED = 2
 
@@ -57,6 +58,7 @@ def parley() -> None:
 
 def main() -> None:
     """The console script. A refusal is one sentence on stderr and exit code 2, no traceback."""
+    read_dotenv()
     try:
         parley()
     except ServiceError as error:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,6 +99,8 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
     """
     models_dir = settings.state_dir.absolute() / "models"
     source = resolve(settings.model.name, models_dir)
+    if settings.model.served_name is not None:
+        source = replace(source, name=settings.model.served_name)
     wanted = _usable_path(source, models_dir)
     stand_in = _stand_in(settings, source, models_dir)
     notice = None
