@@ -45,7 +45,7 @@ class Residency:
         self._cost = cost
         self._cache = cache
         self._clock = clock
-        self._seconds_per_byte = _ASSUMED_SECONDS_PER_BYTE
+        self._seconds_per_byte = 0.0
 
     # --- coming ------------------------------------------------------------------------------
     def prepare(self, placement: Placement, sequence: Sequence) -> None:
@@ -150,7 +150,7 @@ class Residency:
         if slot.lost(kept) < MIN_TOKENS or not self._cache.parking.room:
             return
         size = self._runner.state_size(slot.index)
-        seconds = size * self._seconds_per_byte
+        seconds = size * (self._seconds_per_byte or _ASSUMED_SECONDS_PER_BYTE)
         if size > self._cache.parking.room or not self._is_affordable(seconds):
             return
         if seconds * _COPIES > self._cost.reading_seconds(slot.num_tokens):
@@ -167,8 +167,9 @@ class Residency:
     def _taken_out(self, slot: Slot) -> Parked:
         started = self._clock()
         state = self._runner.save(slot.index)
-        seconds = self._clock() - started
-        self._seconds_per_byte += (seconds / state.nbytes - self._seconds_per_byte) / 4
+        measured = (self._clock() - started) / state.nbytes
+        before = self._seconds_per_byte or measured
+        self._seconds_per_byte = before + (measured - before) / 4
         prefix = self._cache.parking.tagged(slot.held)
         tokens = prefix.tokens.copy()
         return Parked(

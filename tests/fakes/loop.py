@@ -85,13 +85,14 @@ class Loop:
 
     def tokenized(self, job: Job) -> None:
         try:
-            token_ids = self.runner.tokenize(job.submit.prompt)
+            recalled = self.recall.tokenize(job.submit)
             constraint = job.submit.constraint
             matcher = None if constraint is None else self.runner.create_matcher(constraint)
         except ServiceError as error:
             self.engine.inbox.put(Tokenized(job, [], error))
         else:
-            self.engine.inbox.put(Tokenized(job, token_ids, matcher=matcher))
+            job.num_shared = recalled.num_shared
+            self.engine.inbox.put(Tokenized(job, recalled.token_ids, matcher=matcher))
 
     def cancel(self, request_id: int, connection: int = 1) -> None:
         self.engine.inbox.put(Cancelled((connection, request_id)))
