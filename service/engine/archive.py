@@ -137,6 +137,11 @@ class Archive:
             )
         self._pending.put(None)
 
+    def wait(self) -> None:
+        """Until all that was to be written has been."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._pending_bytes == 0)
+
     # --- reading -----------------------------------------------------------------------------
     def _index(self) -> None:
         """Find what an earlier process has left; delete what is of no use."""

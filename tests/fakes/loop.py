@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from service.domain.chat import PromptPiece
 from service.domain.errors import ServiceError
 from service.domain.sampling import Sampling
+from service.engine.cache import Cache
 from service.engine.engine import Engine
 from service.engine.inbox import Arrived, Cancelled, Tokenized
 from service.engine.intake import Intake
@@ -60,12 +61,13 @@ class Loop:
     settings: EngineSettings = field(default_factory=lambda: EngineSettings(max_waiting=2))
     clock: FakeClock = field(default_factory=FakeClock)
     outbox: FakeOutbox = field(default_factory=FakeOutbox)
+    cache: Cache | None = None
     engine: Engine = field(init=False)
     intake: Intake = field(init=False)
     recall: Recall = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.runner, self.outbox, self.settings, self.clock)
+        self.engine = Engine(self.runner, self.outbox, self.settings, self.clock, self.cache)
         self.recall = Recall(self.runner, self.engine.cache)
         tokenizer = Tokenizer(self.runner, self.engine.inbox, self.outbox, self.recall)
         self.intake = Intake(self.engine, tokenizer, self.outbox, self.clock)
