@@ -59,12 +59,14 @@ def _current_model(http_request: Request) -> ModelInfo | None:
 
 
 def _models(http_request: Request) -> list[ModelInfo]:
-    """All models that are being served, the one that answers chats first."""
-    models = []
+    """All models that are being served, the one that answers chats first; one that also does
+    something else is listed once."""
+    models: dict[str, ModelInfo] = {}
     for mode in Mode:
         with suppress(EngineUnavailable):
-            models.append(parts(http_request).engines.current(mode).model)
-    return models
+            model = parts(http_request).engines.current(mode).model
+            models.setdefault(model.name, model)
+    return list(models.values())
 
 
 def _chat(http_request: Request) -> Chat:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from service.domain.errors import EngineUnavailable, QueueFull
+from service.domain.errors import EngineUnavailable, QueueFull, Unsupported
 from service.engine.engine import Engine
 from service.engine.inbox import Arrived, Cancelled, Disconnected, Drain, Outbox, refusal
 from service.engine.sequence import Job
-from service.engine.tokenizer import Count, Tokenizer
-from service.ipc.messages import Cancel, CountTokens, Submit, ToEngine
+from service.engine.tokenizer import Asked, Tokenizer
+from service.ipc.messages import Cancel, CountTokens, Detokenize, Submit, ToEngine, Tokenize
 
 
 class Intake:
@@ -36,8 +36,13 @@ class Intake:
         elif isinstance(frame, Cancel):
             self._engine.inbox.put(Cancelled((connection, frame.id)))
             self._engine.reading.abort(lambda key: key == (connection, frame.id))
-        elif isinstance(frame, CountTokens):
-            self._tokenizer.put(Count(connection, frame))
+        elif isinstance(frame, CountTokens | Tokenize | Detokenize):
+            self._tokenizer.put(Asked(connection, frame))
+        else:
+            error = Unsupported(
+                f"{self._engine.runner.info.name} runs to chat, and does not embed."
+            )
+            self._outbox.post(connection, refusal(frame.id, error))
 
     def disconnected(self, connection: int) -> None:
         """Closing a connection cancels all that came over it."""

@@ -69,6 +69,11 @@ class Spelling(Protocol):
     *Reserved* are control tokens, and markup that is one token: what people's text never becomes.
     """
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+        ...
+
     def spell(self, token_ids: Iterable[int]) -> list[bytes]:
         """The bytes of each token; control tokens, which have none in text, by their names."""
         ...
@@ -81,6 +86,14 @@ class Spelling(Protocol):
 
     def content(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt, and nothing in front of them. Otherwise as `tokenize`."""
+        ...
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """As the runner's."""
+        ...
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """What the model expects before and after a text that stands alone."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.domain.errors import InvalidRequest, ServiceError
 from service.engine.inbox import refusal
-from service.engine.vocabulary import Vocabulary
+from service.engine.runner import Spelling
 from service.ipc.messages import (
     Counted,
     CountTokens,
@@ -21,15 +21,15 @@ QuestionOfText = CountTokens | Tokenize | Detokenize
 class Texts:
     """Answers in the caller's thread, which needs a large stack (see tokenizer.py)."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, spelling: Spelling) -> None:
+        self._spelling = spelling
 
     def answer(self, frame: QuestionOfText) -> Frame:
         """The answer, or the refusal."""
         try:
             match frame:
                 case CountTokens():
-                    return Counted(frame.id, len(self._vocabulary.tokenize(frame.prompt)))
+                    return Counted(frame.id, len(self._spelling.tokenize(frame.prompt)))
                 case Tokenize():
                     return self._tokenize(frame)
                 case Detokenize():
@@ -38,17 +38,17 @@ class Texts:
             return refusal(frame.id, error)
 
     def _tokenize(self, frame: Tokenize) -> Tokenized:
-        token_ids = self._vocabulary.content(frame.prompt)
+        token_ids = self._spelling.content(frame.prompt)
         if frame.add_special:
-            before, after = self._vocabulary.around()
+            before, after = self._spelling.around()
             token_ids = [*before, *token_ids, *after]
-        pieces = tuple(self._vocabulary.spell(token_ids)) if frame.with_pieces else ()
+        pieces = tuple(self._spelling.spell(token_ids)) if frame.with_pieces else ()
         return Tokenized(frame.id, tuple(token_ids), pieces)
 
     def _detokenize(self, frame: Detokenize) -> Detokenized:
-        size = self._vocabulary.size
+        size = self._spelling.size
         wrong = next((i for i in frame.token_ids if not 0 <= i < size), None)
         if wrong is not None:
             raise InvalidRequest(f"{wrong} is no token id; those are 0 to {size - 1}.")
-        data = b"".join(self._vocabulary.spell(frame.token_ids))
+        data = b"".join(self._spelling.spell(frame.token_ids))
         return Detokenized(frame.id, data.decode("utf-8", "replace"))

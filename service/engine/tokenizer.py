@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.domain.chat import Prompt
 from service.domain.errors import ServiceError
-from service.engine.inbox import Letterbox, Outbox, Tokenized, refusal
+from service.engine.inbox import Letterbox, Outbox, Tokenized
 from service.engine.recall import Recall
 from service.engine.runner import ModelRunner
 from service.engine.sequence import Job
-from service.ipc.messages import Counted, CountTokens
+from service.engine.texts import QuestionOfText, Texts
 
 # Some vocabularies are split by std::regex, which recurses once per character: on the usual stack
 # 40 kB of one letter kill the process. The pages are only used where such a text comes.
@@ -21,11 +20,11 @@ STACK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """Count the tokens of `frame.prompt` for `connection`."""
+class Asked:
+    """A question about text, from `connection`."""
 
     connection: int
-    frame: CountTokens
+    question: QuestionOfText
 
 
 class Tokenizer:
@@ -38,18 +37,18 @@ class Tokenizer:
         outbox: Outbox,
         recall: Recall | None = None,
     ) -> None:
-        self._runner = runner
+        self._texts = Texts(runner.spelling)
         self._recall = recall or Recall(runner)
         self._inbox = inbox
         self._outbox = outbox
-        self._queue: queue.SimpleQueue[Job | Count | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Job | Asked | None] = queue.SimpleQueue()
 
     @property
     def backlog(self) -> int:
         """How many prompts are waiting to be tokenized."""
         return self._queue.qsize()
 
-    def put(self, work: Job | Count) -> None:
+    def put(self, work: Job | Asked) -> None:
         """Any thread."""
         self._queue.put(work)
 
@@ -66,7 +65,7 @@ class Tokenizer:
             if isinstance(work, Job):
                 self._tokenize(work)
             else:
-                self._count(work)
+                self._outbox.post(work.connection, self._texts.answer(work.question))
 
     def _tokenize(self, job: Job) -> None:
         if job.cancelled:
@@ -79,15 +78,6 @@ class Tokenizer:
             return
         job.num_shared = recalled.num_shared
         self._inbox.put(Tokenized(job, recalled.token_ids))
-
-    def _count(self, work: Count) -> None:
-        prompt: Prompt = work.frame.prompt
-        try:
-            num_tokens = len(self._runner.tokenize(prompt))
-        except ServiceError as error:
-            self._outbox.post(work.connection, refusal(work.frame.id, error))
-            return
-        self._outbox.post(work.connection, Counted(work.frame.id, num_tokens))
 
 
 def start_tokenizing(run: Callable[[], None], name: str = "tokenizer") -> threading.Thread:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from service.domain.chat import Prompt
 from service.engine.inbox import Inbox, Tokenized
 from service.engine.sequence import Job
-from service.engine.tokenizer import STACK_BYTES, Count, Tokenizer
+from service.engine.tokenizer import STACK_BYTES, Asked, Tokenizer
 from service.ipc.messages import Counted, CountTokens, Refused
 from tests.fakes.loop import FakeOutbox, submit
 from tests.fakes.runner import FakeRunner
@@ -59,8 +59,8 @@ def test_a_prompt_that_is_refused_does_not_end_the_thread() -> None:
 def test_tokens_are_counted_without_the_engine() -> None:
     outbox = FakeOutbox()
     tokenizer = Tokenizer(FakeRunner(max_prompt_bytes=3), Inbox(), outbox)
-    tokenizer.put(Count(1, CountTokens(7, job(7, "abc").submit.prompt)))
-    tokenizer.put(Count(1, CountTokens(8, job(8, "abcd").submit.prompt)))
+    tokenizer.put(Asked(1, CountTokens(7, job(7, "abc").submit.prompt)))
+    tokenizer.put(Asked(1, CountTokens(8, job(8, "abcd").submit.prompt)))
     run(tokenizer)
     assert outbox.of(Counted) == [Counted(7, 3)]
     assert [r.id for r in outbox.of(Refused)] == [8]

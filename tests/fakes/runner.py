@@ -150,6 +150,13 @@ class FakeRunner:
             )
         return [token_id for piece in prompt for token_id in _tokens_of(piece)]
 
+    @property
+    def size(self) -> int:
+        return END + 1
+
+    def around(self) -> tuple[list[int], list[int]]:
+        return [], [END]
+
     def spell(self, token_ids: Iterable[int]) -> list[bytes]:
         return [END_SPELLING.encode() if i == END else bytes([i]) for i in token_ids]
 
