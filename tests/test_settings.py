@@ -57,6 +57,18 @@ def test_a_child_can_tell_what_was_set_from_what_is_a_default(
     assert settings.engine.model_fields_set == {"context_length"}
 
 
+def test_threads_that_wait_sleep_soon_unless_the_operator_decided_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert child_environment(load_settings())["GOMP_SPINCOUNT"] == "10000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in child_environment(load_settings())
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    assert child_environment(load_settings())["GOMP_SPINCOUNT"] == "5"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
