@@ -13,7 +13,7 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 
 from service.domain.errors import ModelFileError
-from service.engine import library
+from service.engine import backends, library
 from service.engine.memory import MIN_CELLS, Need, Sizes
 from service.engine.tuning import Tuning, context_params
 from service.settings import EngineSettings
@@ -86,6 +86,7 @@ def dry_run(path: Path, settings: EngineSettings, available: int) -> Iterator[Dr
 
     Raises `ModelFileError` for what is not a model.
     """
+    backends.load()
     params = llama.llama_model_default_params()
     params.n_gpu_layers = settings.gpu_layers
     params.no_alloc = True

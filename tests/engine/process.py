@@ -143,9 +143,14 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine(
-    directory: Path, model: Path = POCKET, mode: Mode = Mode.CHAT, **settings: str
+    directory: Path,
+    model: Path = POCKET,
+    mode: Mode = Mode.CHAT,
+    *,
+    inside: Path | None = None,
+    **settings: str,
 ) -> Iterator[Engine]:
-    """`python -m service.engine`, with `settings` as PARLEY_ variables."""
+    """`python -m service.engine`, `inside` a cgroup, with `settings` as PARLEY_ variables."""
     reading, writing = os.pipe()
     path, log = directory / "engine.sock", directory / "engine.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
@@ -153,6 +158,9 @@ def running_engine(
     command = [sys.executable, "-m", "service.engine", "--model-name", "pocket"]
     command += ["--model-path", str(model), "--socket", str(path), "--status-fd", str(writing)]
     command += ["--mode", mode]
+    if inside is not None:
+        enter = 'echo $$ > "$0" && exec "$@"'
+        command = ["/bin/sh", "-c", enter, str(inside / "cgroup.procs"), *command]
     with log.open("wb") as output, os.fdopen(reading, "rb") as status:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, pass_fds=[writing]
