@@ -26,8 +26,10 @@ RUN mkdir -p /wheels \
  && python3 -m venv /build && /build/bin/pip install $(cat offline.txt) --no-deps --require-hashes -r requirements-build.lock \
  && python3 -m venv /opt/parley/.venv \
  && /opt/parley/.venv/bin/pip install $(cat offline.txt) --no-deps --require-hashes --only-binary :all: -r wheels.lock
-# For any x86-64 processor with AVX2 (2013 and later) or any 64-bit ARM, not just the one that builds.
-ARG CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS"
+# For any x86-64 processor: the kernels for each kind are libraries of their own, and the best that
+# runs is loaded (deploy/setup/wheels.py has the same flags). On ARM this takes a compiler newer than
+# Debian 12's: there, --build-arg CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS".
+ARG CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DGGML_BACKEND_DIR:STRING=llama_cpp/lib -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS"
 ARG BUILD_PACKAGES="build-essential cmake ninja-build pkg-config libopenblas-dev"
 RUN ls /wheels/llama_cpp_python-*.whl >/dev/null 2>&1 \
  || { apt-get update && apt-get install -y --no-install-recommends ${BUILD_PACKAGES} \

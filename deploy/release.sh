@@ -21,17 +21,20 @@ python_packages() {
     stop 2 "no Python from 3.11 to 3.14 is to be had here; on Ubuntu enable 'universe'."
 }
 
-# True when a compiled llama.cpp for this processor and Python is in the cache or in the bundle.
+# True when a compiled llama.cpp that runs here is in the cache or in the bundle.
 wheel_is_cached() {
     found_python=$(find_python)
     [ -n "$found_python" ] || found_python=$(command -v python3) || return 1
-    key=$(cd "$tree" && "$found_python" -B -E -s -c '
+    keys=$(cd "$tree" && "$found_python" -B -E -s -c '
 from pathlib import Path
 from deploy.setup.environment import COMPILED
 from deploy.setup.locks import locked_package
-from deploy.setup.wheels import processor, wheel_key
-print(wheel_key(locked_package(Path("requirements.lock"), COMPILED), processor()))' 2>/dev/null) || return 1
-    [ -e "$cache/wheels/$key" ] || [ -e "$bundle/cache/wheels/$key" ]
+from deploy.setup.wheels import usable_keys
+print(*usable_keys(locked_package(Path("requirements.lock"), COMPILED)))' 2>/dev/null) || return 1
+    for key in $keys; do
+        [ ! -e "$cache/wheels/$key" ] && [ ! -e "$bundle/cache/wheels/$key" ] || return 0
+    done
+    return 1
 }
 
 build_release() {

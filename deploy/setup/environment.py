@@ -13,7 +13,13 @@ from pathlib import Path
 
 from deploy.setup.commands import Failure, Pip, say
 from deploy.setup.locks import locked_package, read_lock
-from deploy.setup.wheels import cache_directory, processor, provide_wheel, wheel_key
+from deploy.setup.wheels import (
+    cache_directory,
+    processor,
+    provide_portable_wheel,
+    provide_wheel,
+    wheel_key,
+)
 
 COMPILED = "llama-cpp-python"
 
@@ -96,6 +102,14 @@ def prepare(checkout: Checkout, dev: bool) -> None:
     )
     kept = found if found.get("requirements.lock") == wanted.get("requirements.lock") else {}
     checkout.stamp.write_text(json.dumps(kept | wanted, indent=1) + "\n")
+
+
+def portable_wheel(checkout: Checkout) -> Path:
+    """Return a llama.cpp that runs on any processor of this architecture; the environment, which
+    has to stand, compiles it the first time. Raises Failure."""
+    cache = cache_directory(os.environ, Path.home())
+    package = locked_package(checkout.run_lock, COMPILED)
+    return provide_portable_wheel(package, cache, Pip(checkout.python))
 
 
 def _make_venv(checkout: Checkout) -> None:

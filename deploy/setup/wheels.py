@@ -1,7 +1,9 @@
 """The one wheel that has to be compiled, and the cache that makes it happen once.
 
 llama.cpp is compiled for the processor it will run on (GGML_NATIVE), so a cached wheel is only good
-for the same processor, flags, Python and C library; all of these are in its key.
+for the same processor, flags, Python and C library; all of these are in its key. A portable wheel
+has the kernels of every kind of processor in libraries of their own, and picks the best that runs
+when it is loaded: for images, and for machines that shall not compile.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +24,11 @@ from deploy.setup.locks import Locked
 from deploy.setup.progress import fraction_of
 
 CMAKE_ARGS = "-DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS"
+# The folder is where the binding looks, within the wheel.
+PORTABLE_CMAKE_ARGS = (
+    "-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
+    f" -DGGML_BACKEND_DIR:STRING=llama_cpp/lib {CMAKE_ARGS}"
+)
 _BYTES_PER_COMPILER = 900 * 2**20  # the largest translation units, with room to spare
 
 
@@ -59,22 +66,41 @@ def wheel_key(package: Locked, processor_kind: str, cmake_args: str = CMAKE_ARGS
     return f"{package.version}-{sys.implementation.cache_tag}-{platform.machine()}-{digest[:12]}"
 
 
+def portable_key(package: Locked) -> str:
+    """Name the cache folder of the portable wheel."""
+    return wheel_key(package, f"any {platform.machine()}", PORTABLE_CMAKE_ARGS)
+
+
+def usable_keys(package: Locked) -> tuple[str, str]:
+    """Name the cache folders whose wheel runs here, the better one first."""
+    return wheel_key(package, processor()), portable_key(package)
+
+
 def cached_wheel(cache: Path, key: str) -> Path | None:
     """Return the built wheel of that key, or None when there is none yet."""
     return next(iter(sorted((cache / "wheels" / key).glob("*.whl"))), None)
 
 
 def provide_wheel(package: Locked, cache: Path, pip: Pip) -> Path:
-    """Return the wheel from the cache, after compiling it there if this is the first time.
+    """Return a wheel for this machine from the cache; compile it there when there is none.
 
-    Two set-ups at once wait for one another. Raises Failure when the sources cannot be fetched, do
-    not have the locked hash, or do not compile.
+    One for exactly this processor comes first, then a portable one. Two set-ups at once wait for
+    one another. Raises Failure when the sources cannot be fetched, do not have the locked hash, or
+    do not compile.
     """
-    key = wheel_key(package, processor())
-    if wheel := cached_wheel(cache, key):
+    keys = usable_keys(package)
+    if wheel := _first_cached(cache, keys):
         return wheel
     with _alone(cache):
-        return cached_wheel(cache, key) or _build(package, cache, key, pip)
+        return _first_cached(cache, keys) or _build(package, cache, keys[0], pip, CMAKE_ARGS)
+
+
+def provide_portable_wheel(package: Locked, cache: Path, pip: Pip) -> Path:
+    """Return the wheel that runs on any processor of this architecture, as `provide_wheel` does."""
+    key = portable_key(package)
+    with _alone(cache):
+        cached = cached_wheel(cache, key)
+        return cached or _build(package, cache, key, pip, PORTABLE_CMAKE_ARGS)
 
 
 def provide_sources(package: Locked, cache: Path, pip: Pip) -> Path:
@@ -100,14 +126,19 @@ def provide_sources(package: Locked, cache: Path, pip: Pip) -> Path:
     return archive
 
 
-def _build(package: Locked, cache: Path, key: str, pip: Pip) -> Path:
+def _first_cached(cache: Path, keys: Iterable[str]) -> Path | None:
+    return next((wheel for key in keys if (wheel := cached_wheel(cache, key))), None)
+
+
+def _build(package: Locked, cache: Path, key: str, pip: Pip, cmake_args: str) -> Path:
     archive = provide_sources(package, cache, pip)
     log = cache / "logs" / f"{package.name}-{key}.log"
-    pip.say("compiling takes about ten minutes on two processors, once for this machine")
+    times = "three times that, " if cmake_args is PORTABLE_CMAKE_ARGS else ""
+    pip.say(f"compiling takes about ten minutes on two processors, {times}once for this machine")
     pip.say(f"its whole output goes to {log}")
     with _scratch(cache) as scratch:
         pip.with_environment(
-            CMAKE_ARGS=CMAKE_ARGS,
+            CMAKE_ARGS=cmake_args,
             CMAKE_BUILD_PARALLEL_LEVEL=str(_compilers_at_once()),
             TMPDIR=str(scratch),
         ).watch(

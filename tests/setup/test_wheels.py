@@ -11,11 +11,15 @@ import pytest
 from deploy.setup.commands import Failure, Pip
 from deploy.setup.locks import Locked
 from deploy.setup.wheels import (
+    PORTABLE_CMAKE_ARGS,
     cache_directory,
     cached_wheel,
+    portable_key,
     processor,
+    provide_portable_wheel,
     provide_sources,
     provide_wheel,
+    usable_keys,
     wheel_key,
 )
 
@@ -123,3 +127,31 @@ def test_a_failed_compilation_shows_its_last_lines_and_leaves_nothing_cached(
     assert log.read_text().endswith("no space left on device\n")
     assert cached_wheel(cache, wheel_key(PACKAGE, processor())) is None
     assert not list(cache.glob("scratch-*"))
+
+
+def test_a_portable_wheel_is_used_where_there_is_none_for_this_processor(tmp_path: Path) -> None:
+    native, portable = usable_keys(PACKAGE)
+    for key in (portable, native):
+        wheel = tmp_path / "wheels" / key / "llama_cpp_python.whl"
+        wheel.parent.mkdir(parents=True)
+        wheel.touch()
+        assert provide_wheel(PACKAGE, tmp_path, NO_PIP) == wheel
+
+
+def test_the_portable_wheel_is_kept_apart_and_compiled_once(tmp_path: Path) -> None:
+    wheel = tmp_path / "wheels" / portable_key(PACKAGE) / "llama_cpp_python.whl"
+    wheel.parent.mkdir(parents=True)
+    wheel.touch()
+    assert provide_portable_wheel(PACKAGE, tmp_path, NO_PIP) == wheel
+    assert portable_key(PACKAGE) != wheel_key(PACKAGE, processor())
+
+
+def test_the_image_is_compiled_like_the_portable_wheel() -> None:
+    root = Path(__file__).parents[2]
+    assert f'ARG CMAKE_ARGS="{PORTABLE_CMAKE_ARGS}"\n' in (root / "Dockerfile").read_text()
+    (line,) = (
+        line
+        for line in (root / "Dockerfile.cuda").read_text().splitlines()
+        if line.startswith("ARG CMAKE_ARGS=")
+    )
+    assert set(PORTABLE_CMAKE_ARGS.split()) <= set(line.partition("=")[2].strip('"').split())
