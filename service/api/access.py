@@ -20,6 +20,7 @@ from starlette.websockets import WebSocketClose
 
 from service.api.deps import Parts
 from service.api.errors import ErrorReplies, to_problem
+from service.auth.spending import REPORT
 from service.domain import access
 from service.domain.access import ANONYMOUS, Principal
 from service.domain.errors import Forbidden, ServiceError, Unauthenticated
@@ -39,6 +40,7 @@ SCOPES: Mapping[str, access.Scope | None] = {
     "/redoc": None,
     "/openapi.json": None,
     "/v1/models": None,
+    "/v1/me": None,
     "/v1/models/switch": access.Scope.MODELS_SWITCH,
     "/api/v1/chat/models": None,
     "/api/v1/model-info": None,
@@ -78,6 +80,8 @@ class Access:
         state: dict[str, Any] = scope["state"]
         connection = HTTPConnection(scope)
         limits: dict[str, str] = {}
+        report: dict[str, tuple[int, int]] = {}
+        REPORT.set(report)
         try:
             state["principal"] = await admit(connection, scope["method"])
             if scope["method"] == "POST":
@@ -91,7 +95,7 @@ class Access:
             reply.headers.update(limits)
             await reply(scope, receive, send)
         else:
-            await self.app(scope, receive, _adding(limits, send) if limits else send)
+            await self.app(scope, receive, _adding(limits, report, send))
 
 
 async def admit(connection: HTTPConnection, method: str) -> Principal:
@@ -125,16 +129,35 @@ async def spend(connection: HTTPConnection, principal: Principal, headers: dict[
     headers["x-ratelimit-limit-requests"] = str(allowance.limit)
     headers["x-ratelimit-remaining-requests"] = str(allowance.num_left)
     headers["x-ratelimit-reset-requests"] = f"{math.ceil(allowance.next_seconds)}s"
+    headers["anthropic-ratelimit-requests-limit"] = str(allowance.limit)
+    headers["anthropic-ratelimit-requests-remaining"] = str(allowance.num_left)
     allowance.demand()
 
 
-def _adding(headers: Mapping[str, str], send: Send) -> Send:
+def _adding(headers: dict[str, str], report: Mapping[str, tuple[int, int]], send: Send) -> Send:
+    """Say with the reply what is left of the limits; `report` is filled while it is made."""
+
     async def adding(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and (headers or report):
+            headers.update(to_limit_headers(report))
             MutableHeaders(scope=message).update(headers)
         await send(message)
 
     return adding
+
+
+def to_limit_headers(report: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    """The tightest limit on tokens, in the words of both vendors' clients."""
+    tokens = [report[name] for name in report if name != "streams"]
+    if not tokens:
+        return {}
+    limit, left = min(tokens, key=lambda pair: pair[1])
+    return {
+        "x-ratelimit-limit-tokens": str(limit),
+        "x-ratelimit-remaining-tokens": str(left),
+        "anthropic-ratelimit-tokens-limit": str(limit),
+        "anthropic-ratelimit-tokens-remaining": str(left),
+    }
 
 
 def is_open_to_all(path: str) -> bool:

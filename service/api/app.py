@@ -22,7 +22,9 @@ from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
 from service.auth.limits import RequestLimits
+from service.auth.spending import Spending
 from service.auth.tokens import AccessTokens
+from service.chat.accounting import Accounts
 from service.chat.archive import Archive
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.embed import Vectors
@@ -37,6 +39,7 @@ from service.store.admissions import SqlAdmissions
 from service.store.archive import SqlArchive
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
+from service.store.spending import SqlSpending
 
 # The first prefix that a path carries decides, so narrower ones come first, the empty one last.
 DIALECTS = (anthropic, openai, legacy, native)
@@ -107,7 +110,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         database = await open_database(settings)
         door = Door(AccessTokens(SqlAccessTokens(database)), may_stand_open=_may_open(settings))
         await used_engines.settled()  # a worker that says it is there can answer
-        chat = Chat(used_engines, settings.chat)
+        spending = Spending(SqlSpending(database))
+        chat = Chat(used_engines, settings.chat, Accounts(spending))
         vectors = Vectors(used_engines, settings.embed, settings.rerank)
         conversations = Conversations(chat, store or SqlConversations(database))
         archive = Archive(SqlArchive(database))
@@ -122,6 +126,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             archive,
             door,
             limits,
+            spending,
         )
         forgetting = _forgetting(archive, settings.store.keep_days)
         try:
@@ -131,6 +136,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
                 forgetting.cancel()
             if engines is None:
                 await used_engines.aclose()
+            await spending.aclose()
             await database.aclose()
 
     return lifespan

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from service.auth.door import Door
 from service.auth.limits import RequestLimits
+from service.auth.spending import Spending
 from service.chat.archive import Archive
 from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
@@ -35,6 +36,7 @@ class Parts:
     archive: Archive
     door: Door
     limits: RequestLimits
+    spending: Spending
 
 
 def parts(http_request: Request) -> Parts:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from service.auth.secrets import BRAND, digest_of, is_well_formed, new_secret, prefix_of
-from service.domain.access import AccessToken, Principal, Scope
+from service.domain.access import UNLIMITED, AccessToken, Act, Limits, Principal, Scope
 from service.domain.errors import InvalidRequest, StoreUnavailable, Unauthenticated
 from service.log import get_logger
 
@@ -49,13 +49,27 @@ class TokenStore(Protocol):
 
     async def note_use(self, token_id: str, now: float) -> None: ...
 
+    async def note_act(self, at: float, actor: str, act: str, about: str) -> None:
+        """Keep an act of administration."""
+        ...
+
+    async def acts(self, most: int) -> list[Act]:
+        """The latest acts, the newest first."""
+        ...
+
 
 class AccessTokens:
-    """Who may come in. `clock` gives seconds since 1970."""
+    """Who may come in. `clock` gives seconds since 1970; `actor` is who administers here."""
 
-    def __init__(self, store: TokenStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        clock: Callable[[], float] = time.time,
+        actor: str = "operator",
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._actor = actor
         self._known_to_exist = False
 
     async def any_exist(self) -> bool:
@@ -88,6 +102,7 @@ class AccessTokens:
         scopes: frozenset[Scope],
         lifetime_seconds: float | None,
         requests_per_minute: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> tuple[AccessToken, str]:
         """A new token, and its secret, which nobody can read again. Raises `InvalidRequest`."""
         _check_name(name)
@@ -101,6 +116,7 @@ class AccessTokens:
             issued_at=now,
             expires_at=None if lifetime_seconds is None else now + lifetime_seconds,
             requests_per_minute=requests_per_minute,
+            limits=limits,
         )
         if not await self._store.add(token):
             raise InvalidRequest(
@@ -108,7 +124,16 @@ class AccessTokens:
                 "replace or revoke that one.",
                 param="name",
             )
+        await self._note("create", token)
         return token, secret
+
+    async def acts(self, most: int = 100) -> list[Act]:
+        """What was done to access tokens, the newest first."""
+        return await self._store.acts(most)
+
+    def by(self, actor: str) -> AccessTokens:
+        """The same tokens, administered by `actor`."""
+        return AccessTokens(self._store, self._clock, actor)
 
     async def list_all(self) -> list[AccessToken]:
         return await self._store.list_all()
@@ -131,6 +156,7 @@ class AccessTokens:
         )
         if not await self._store.replace_secret(rotated):
             raise _unknown(named)
+        await self._note("rotate", rotated)
         return rotated, secret
 
     async def revoke(self, named: str) -> AccessToken:
@@ -138,7 +164,16 @@ class AccessTokens:
         token, now = await self._find(named), self._clock()
         if not await self._store.revoke(token.id, now):
             raise _unknown(named)
+        await self._note("revoke", token)
         return replace(token, revoked_at=now)
+
+    async def _note(self, act: str, token: AccessToken) -> None:
+        """An act that cannot be noted has been done all the same, and the log says so."""
+        _log.info("administration", actor=self._actor, act=act, about=token.name)
+        try:
+            await self._store.note_act(self._clock(), self._actor, act, token.name)
+        except StoreUnavailable as error:
+            _log.warning("act_not_noted", act=act, about=token.name, reason=error.message)
 
     async def _find(self, named: str) -> AccessToken:
         """The one unrevoked token with this name, this beginning, or this secret."""

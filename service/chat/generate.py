@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
+from service.chat.accounting import Accounting, Unaccounted
 from service.chat.logprobs import AnswerLogprobs
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, ToolCall
@@ -140,9 +141,12 @@ class Generation:
 class Chat:
     """Answers chats with whatever engine is current. One per worker."""
 
-    def __init__(self, engines: Engines, settings: ChatSettings) -> None:
+    def __init__(
+        self, engines: Engines, settings: ChatSettings, accounting: Accounting | None = None
+    ) -> None:
         self.engines = engines
         self.settings = settings
+        self._accounting = accounting or Unaccounted()
         self._template: ChatTemplate | None = None
 
     async def start(self, request: ChatRequest, principal: Principal) -> Generation:
@@ -199,7 +203,7 @@ class Chat:
             reasoning_end=prepared.thought_end,
             shown_tokens=prepared.shown_tokens,
         )
-        stream = await client.submit(job)
+        stream = await self._accounting.submit(client, job, principal)
         return Generation(stream, client.model, prepared.create_parser(), request.stop)
 
     def _allowed(self, max_tokens: int | None) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from service.domain.errors import InvalidRequest
+
 
 class Scope(StrEnum):
     """What an access token opens. None implies another."""
@@ -14,6 +16,57 @@ class Scope(StrEnum):
     MODELS_SWITCH = "models:switch"
     METRICS = "metrics"
     ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a principal may spend; None is as much as there is.
+
+    Tokens are those of prompts and answers together. `streams` are answers at once. Days and
+    months are those of UTC. `weight` is the share of a busy engine, 1 being everybody's. `models`,
+    where there are any, are the only ones that may answer. Raises `InvalidRequest`.
+    """
+
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    streams: int | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    weight: float = 1.0
+    models: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_minute", "tokens_per_day", "tokens_per_month", "streams"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidRequest(f"{name} is {value}; it must be at least 1.", param=name)
+        if not 0.01 <= self.weight <= 100:
+            raise InvalidRequest(
+                f"weight is {self.weight:g}; it must be between 0.01 and 100.", param="weight"
+            )
+
+    @property
+    def spends(self) -> bool:
+        """Whether answers have to be counted before they begin."""
+        counted = (self.tokens_per_minute, self.tokens_per_day, self.tokens_per_month, self.streams)
+        return any(limit is not None for limit in counted)
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one principal's answers of one day took from one model; `day` is YYYY-MM-DD in UTC."""
+
+    principal_id: str
+    day: str
+    model: str
+    answers: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +80,7 @@ class Principal:
     name: str = ""
     scopes: frozenset[Scope] = frozenset(Scope)
     requests_per_minute: int | None = None
+    limits: Limits = UNLIMITED
 
 
 ANONYMOUS = Principal(id="anonymous", name="anonymous")
@@ -50,9 +104,20 @@ class AccessToken:
     last_used_at: float | None = None
     revoked_at: float | None = None
     requests_per_minute: int | None = None
+    limits: Limits = UNLIMITED
 
     def is_valid(self, now: float) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def to_principal(self) -> Principal:
-        return Principal(self.id, self.name, self.scopes, self.requests_per_minute)
+        return Principal(self.id, self.name, self.scopes, self.requests_per_minute, self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An act of administration: who did what to which access token, seconds since 1970."""
+
+    at: float
+    actor: str
+    act: str
+    about: str

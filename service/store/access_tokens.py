@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
-from service.domain.access import AccessToken, Scope
+from service.domain.access import AccessToken, Act, Limits, Scope
 from service.settings import Settings
 from service.store.conversations import Transactions
 from service.store.database import Database, store_url
 from service.store.tables import access_tokens as rows
+from service.store.tables import audit
 
 
 class SqlAccessTokens:
@@ -56,6 +58,16 @@ class SqlAccessTokens:
     async def note_use(self, token_id: str, now: float) -> None:
         await self._change(token_id, {"last_used_at": now})
 
+    async def note_act(self, at: float, actor: str, act: str, about: str) -> None:
+        row = {"at": at, "actor": actor, "act": act, "about": about}
+        await self._database.write(lambda connection: connection.execute(insert(audit).values(row)))
+
+    async def acts(self, most: int) -> list[Act]:
+        """The latest acts, the newest first."""
+        latest = select(audit).order_by(audit.c.key.desc()).limit(most)
+        found = await self._database.read(lambda connection: connection.execute(latest).all())
+        return [Act(row.at, row.actor, row.act, row.about) for row in found]
+
     async def _change(self, token_id: str, row: dict[str, Any]) -> bool:
         usable = and_(rows.c.id == token_id, rows.c.revoked_at.is_(None))
         changed = await self._database.write(
@@ -98,10 +110,12 @@ def _to_row(token: AccessToken) -> dict[str, Any]:
         "last_used_at": token.last_used_at,
         "revoked_at": token.revoked_at,
         "requests_per_minute": token.requests_per_minute,
+        "limits": msgspec.json.encode(token.limits).decode(),
     }
 
 
 def to_access_token(row: Row[Any]) -> AccessToken:
     fields = dict(row._mapping)
     scopes = frozenset(Scope(word) for word in fields.pop("scopes").split())
-    return AccessToken(**fields, scopes=scopes)
+    limits = msgspec.json.decode(fields.pop("limits"), type=Limits)
+    return AccessToken(**fields, scopes=scopes, limits=limits)

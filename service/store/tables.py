@@ -70,6 +70,7 @@ access_tokens = Table(
     Column("last_used_at", Float),
     Column("revoked_at", Float),
     Column("requests_per_minute", Integer),
+    Column("limits", Text, nullable=False, server_default=text("'{}'")),
     UniqueConstraint("digest"),
 )
 
@@ -80,4 +81,38 @@ admissions = Table(
     Column("principal_id", Text, nullable=False),
     Column("at", Float, nullable=False),
     Index("admissions_by_time", "principal_id", "at"),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column("principal_id", Text, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("began_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("leased_until", Float, nullable=False),
+    Index("answers_by_principal", "principal_id"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("principal_id", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("answers", Integer, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("about", Text, nullable=False),
 )

@@ -81,7 +81,7 @@ class Unwritable:
         self.list_ids = store.list_ids
         self.aclose = store.aclose
 
-    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> None:
+    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> bool:
         raise StoreUnavailable("The database can't be used now: database or disk is full.")
 
 
@@ -249,9 +249,10 @@ async def test_a_growing_answer_is_in_the_store_while_it_grows(
     written: asyncio.Queue[tuple[str, AnswerState]] = asyncio.Queue()
 
     class Watched(Unwritable):
-        async def write_answer(self, key: int, answer: Message, state: AnswerState) -> None:
-            await store.write_answer(key, answer, state)
+        async def write_answer(self, key: int, answer: Message, state: AnswerState) -> bool:
+            wanted = await store.write_answer(key, answer, state)
             written.put_nowait((answer.content, state))
+            return wanted
 
     conversations = Conversations(Chat(engine, ChatSettings()), Watched(store), flush_seconds=0)
     engine.paced = True

@@ -1,0 +1,176 @@
+"""What answers take, as rows: set aside while they run, counted by the day when they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from service.domain.access import Limits, Spent
+from service.domain.events import Usage
+from service.store.conversations import Transactions
+from service.store.tables import answers as rows
+from service.store.tables import usage
+
+WINDOW_SECONDS = 60.0
+LEASE_SECONDS = 60.0
+
+
+class SqlSpending:
+    """A `SpendingStore`. One transaction reads the clock, decides and keeps, whichever worker
+    asks; `clock` gives seconds since 1970."""
+
+    def __init__(self, database: Transactions, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def reserve(
+        self, principal_id: str, limits: Limits, least: int, most: int
+    ) -> tuple[int | None, int, dict[str, int], float]:
+        """Set aside as many tokens as the limits leave, `most` at most and `least` at least.
+
+        The key of what was set aside, or None where there is too little; how many tokens; what
+        is left of each limit before that; and in how many seconds more is possible.
+        """
+
+        def work(connection: Connection) -> tuple[int | None, int, dict[str, int], float]:
+            now = self._clock()
+            self._forget(connection, principal_id, now)
+            left = _left(connection, principal_id, limits, now)
+            tokens = min([most, *(n for name, n in left.items() if name != "streams")])
+            if tokens < least or left.get("streams", 1) < 1:
+                return None, tokens, left, _seconds(connection, principal_id, left, least, now)
+            row = {
+                "principal_id": principal_id,
+                "tokens": tokens,
+                "began_at": now,
+                "leased_until": now + LEASE_SECONDS,
+            }
+            made = connection.execute(insert(rows).values(row)).inserted_primary_key
+            return (int(made[0]) if made else None), tokens, left, 0.0
+
+        return await self._database.write(work)
+
+    async def settle(
+        self, principal_id: str, key: int | None, model: str, taken: Usage, *, began: bool = True
+    ) -> None:
+        """Count what an answer took instead of what was set aside for it under `key`. One that
+        never `began` took nothing."""
+
+        def work(connection: Connection) -> None:
+            now = self._clock()
+            if key is not None:
+                ended = {"ended_at": now, "tokens": taken.total_tokens}
+                connection.execute(update(rows).where(rows.c.key == key).values(ended))
+            if not began:
+                connection.execute(delete(rows).where(rows.c.key == key))
+                return
+            counted = {
+                "answers": 1,
+                "prompt_tokens": taken.prompt_tokens,
+                "cached_tokens": taken.cached_tokens,
+                "completion_tokens": taken.completion_tokens,
+            }
+            names = {"principal_id": principal_id, "day": _day(now), "model": model}
+            added = {name: usage.c[name] + n for name, n in counted.items()}
+            connection.execute(
+                upsert(usage)
+                .values(**names, **counted)
+                .on_conflict_do_update(["principal_id", "day", "model"], set_=added)
+            )
+
+        await self._database.write(work)
+
+    async def renew(self, keys: Sequence[int]) -> None:
+        """These are still running."""
+        until = self._clock() + LEASE_SECONDS
+        renewed = update(rows).where(rows.c.key.in_(keys)).values(leased_until=until)
+        await self._database.write(lambda connection: connection.execute(renewed))
+
+    async def spent(self, principal_id: str | None, since_day: str) -> list[Spent]:
+        """By day and model, the newest first; everybody's where `principal_id` is None."""
+        query = select(usage).where(usage.c.day >= since_day)
+        if principal_id is not None:
+            query = query.where(usage.c.principal_id == principal_id)
+        query = query.order_by(usage.c.day.desc(), usage.c.principal_id, usage.c.model)
+        found = await self._database.read(lambda connection: connection.execute(query).all())
+        return [Spent(**row._mapping) for row in found]
+
+    def _forget(self, connection: Connection, principal_id: str, now: float) -> None:
+        """Drop what counts no more. A running answer whose worker is gone ended with its lease."""
+        own = rows.c.principal_id == principal_id
+        gone = and_(own, rows.c.ended_at.is_(None), rows.c.leased_until < now)
+        connection.execute(update(rows).where(gone).values(ended_at=rows.c.leased_until))
+        passed = or_(
+            rows.c.ended_at <= now - WINDOW_SECONDS,
+            rows.c.began_at > now + WINDOW_SECONDS,  # before somebody set the clock back
+        )
+        connection.execute(delete(rows).where(and_(own, passed)))
+
+
+def _left(connection: Connection, principal_id: str, limits: Limits, now: float) -> dict[str, int]:
+    """What is left of each limit that there is."""
+    running = rows.c.ended_at.is_(None)
+    window, reserved, streams = connection.execute(
+        select(
+            func.coalesce(func.sum(rows.c.tokens), 0),
+            func.coalesce(func.sum(case((running, rows.c.tokens), else_=0)), 0),
+            func.coalesce(func.sum(case((running, 1), else_=0)), 0),
+        ).where(rows.c.principal_id == principal_id)
+    ).one()
+    left = {}
+    if limits.tokens_per_minute is not None:
+        left["tokens_per_minute"] = limits.tokens_per_minute - window
+    if limits.streams is not None:
+        left["streams"] = limits.streams - streams
+    for name, limit, since in (
+        ("tokens_per_day", limits.tokens_per_day, _day(now)),
+        ("tokens_per_month", limits.tokens_per_month, _day(now)[:7]),
+    ):
+        if limit is not None:
+            left[name] = limit - reserved - _used(connection, principal_id, since)
+    return left
+
+
+def _used(connection: Connection, principal_id: str, since: str) -> int:
+    total = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
+    since_then = and_(usage.c.principal_id == principal_id, usage.c.day >= since)
+    return connection.scalar(select(func.coalesce(total, 0)).where(since_then)) or 0
+
+
+def _seconds(
+    connection: Connection, principal_id: str, left: dict[str, int], least: int, now: float
+) -> float:
+    """When trying again can help: when enough of the last minute has passed, or a day or month."""
+    moment = datetime.fromtimestamp(now, UTC)
+    midnight = 86400.0 - (now % 86400.0)
+    waits = [1.0]
+    if left.get("tokens_per_day", least) < least:
+        waits.append(midnight)
+    if left.get("tokens_per_month", least) < least:
+        following = (moment.year + moment.month // 12, moment.month % 12 + 1)
+        waits.append(datetime(*following, 1, tzinfo=UTC).timestamp() - now)
+    missing = least - left.get("tokens_per_minute", least)
+    if missing > 0:
+        ended = connection.execute(
+            select(rows.c.tokens, rows.c.ended_at)
+            .where(rows.c.principal_id == principal_id, rows.c.ended_at.is_not(None))
+            .order_by(rows.c.ended_at)
+        ).all()
+        waits.append(_until_free([(row.tokens, row.ended_at) for row in ended], missing, now))
+    return max(waits)
+
+
+def _until_free(ended: Sequence[tuple[int, float]], missing: int, now: float) -> float:
+    for tokens, at in ended:
+        missing -= tokens
+        if missing <= 0:
+            return at + WINDOW_SECONDS - now
+    return WINDOW_SECONDS
+
+
+def _day(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,216 @@
+"""What answers may take, exactly: over every interleaving, in several workers, across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.auth.spending import REPORT, Reservation, Spending, since
+from service.domain.access import Limits, Principal
+from service.domain.errors import Forbidden, InvalidRequest, RateLimited
+from service.domain.events import Usage
+from service.settings import Settings
+from service.store.database import Database, open_database
+from service.store.spending import LEASE_SECONDS, SqlSpending
+from tests.auth.conftest import FakeClock
+
+
+def who(**limits: object) -> Principal:
+    return Principal("me", limits=Limits(**limits))  # type: ignore[arg-type]
+
+
+def took(prompt: int, answer: int) -> Usage:
+    return Usage(prompt_tokens=prompt, completion_tokens=answer)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    limit=st.integers(20, 60),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.5, 7.0, 20.0, 59.5, 61.0]),
+            st.integers(1, 20),
+            st.integers(1, 20),
+            st.floats(0, 1),
+            st.booleans(),
+        ),
+        max_size=25,
+    ),
+)
+def test_no_minute_serves_more_than_the_limit(
+    limit: int, steps: list[tuple[float, int, int, float, bool]]
+) -> None:
+    asyncio.run(check_minutes(limit, steps))
+
+
+async def check_minutes(limit: int, steps: list[tuple[float, int, int, float, bool]]) -> None:
+    """Answers of two workers, some of which run on while others come and go: what was served in
+    any minute, an answer's tokens counting at its end, is within the limit."""
+    clock = FakeClock()
+    me = who(tokens_per_minute=limit)
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [await open_database(Settings(state_dir=Path(folder))) for _ in range(2)]
+        spending = [Spending(SqlSpending(worker, clock)) for worker in workers]
+        running: list[tuple[int, Reservation, int, int]] = []
+        served: list[tuple[float, int]] = []
+        for number, (pause, prompt, answer, share, ends) in enumerate(steps):
+            clock.now += pause
+            await SqlSpending(workers[0], clock).renew([r.key or 0 for _, r, _, _ in running])
+            if ends and running:
+                worker, reservation, asked, most = running.pop(0)
+                usage = took(asked, int(most * share))
+                await spending[worker].settle(me, reservation, "m", usage)
+                served.append((clock.now, usage.total_tokens))
+            worker = number % 2
+            set_aside = sum(asked + most for _, _, asked, most in running)
+            recent = sum(tokens for at, tokens in served if at > clock.now - 60)
+            fits = prompt + answer + set_aside + recent <= limit
+            try:
+                reserved = await spending[worker].reserve(me, prompt, answer, room=1000)
+            except (RateLimited, InvalidRequest):
+                assert not fits
+            else:
+                assert fits
+                running.append((worker, reserved, prompt, answer))
+            assert sum(t for at, t in served if at > clock.now - 60) <= limit
+        for each in spending:
+            await each.aclose()
+        for each_worker in workers:
+            await each_worker.aclose()
+
+
+async def test_whoever_is_alone_can_have_all_of_it(database: Database, clock: FakeClock) -> None:
+    spending = Spending(SqlSpending(database, clock))
+    me = who(tokens_per_minute=100)
+    first = await spending.reserve(me, 30, None, room=4000)
+    assert first.max_tokens == 70
+    await spending.settle(me, first, "m", took(30, 20))
+    second = await spending.reserve(me, 10, 40, room=4000)
+    assert second.max_tokens == 40
+    with pytest.raises(RateLimited, match="100 tokens a minute") as refused:
+        await spending.reserve(me, 1, 1, room=4000)
+    assert refused.value.retry_after_seconds == 60
+    await spending.aclose()
+
+
+async def test_the_time_to_come_back_is_when_enough_is_free(
+    database: Database, clock: FakeClock
+) -> None:
+    spending = Spending(SqlSpending(database, clock))
+    me = who(tokens_per_minute=100)
+    for _ in range(2):
+        reserved = await spending.reserve(me, 40, 10, room=100)
+        await spending.settle(me, reserved, "m", took(40, 10))
+        clock.now += 10
+    with pytest.raises(RateLimited) as refused:
+        await spending.reserve(me, 30, 10, room=100)
+    seconds = refused.value.retry_after_seconds
+    assert seconds == 40
+    clock.now += seconds
+    await spending.reserve(me, 30, 10, room=100)
+    await spending.aclose()
+
+
+async def test_answers_at_once_are_limited_in_all_workers_together(
+    database: Database, clock: FakeClock
+) -> None:
+    workers = [Spending(SqlSpending(database, clock)) for _ in range(2)]
+    me = who(streams=2)
+    held = [await worker.reserve(me, 10, 10, room=100) for worker in workers]
+    with pytest.raises(RateLimited, match="2 answers at once; are under way"):
+        await workers[0].reserve(me, 10, 10, room=100)
+    await workers[1].settle(me, held[1], "m", took(10, 1))
+    await workers[0].reserve(me, 10, 10, room=100)
+    for worker in workers:
+        await worker.aclose()
+
+
+async def test_what_a_dead_worker_held_is_free_after_its_lease(
+    database: Database, clock: FakeClock
+) -> None:
+    dead, alive = (Spending(SqlSpending(database, clock)) for _ in range(2))
+    me = who(streams=1)
+    await dead.reserve(me, 10, 10, room=100)
+    await dead.aclose()
+    clock.now += LEASE_SECONDS - 1
+    with pytest.raises(RateLimited):
+        await alive.reserve(me, 10, 10, room=100)
+    clock.now += 2
+    await alive.reserve(me, 10, 10, room=100)
+    await alive.aclose()
+
+
+async def test_days_and_months_are_kept_by_the_rows_that_report(
+    database: Database, clock: FakeClock
+) -> None:
+    clock.now = 1_800_000_000.0  # 2027-01-15 08:00 UTC
+    spending = Spending(SqlSpending(database, clock))
+    me = who(tokens_per_day=100, tokens_per_month=150)
+    reserved = await spending.reserve(me, 50, 40, room=100)
+    await spending.settle(me, reserved, "m", took(50, 40))
+    with pytest.raises(RateLimited, match="100 tokens a day") as today:
+        await spending.reserve(me, 10, 10, room=100)
+    assert today.value.retry_after_seconds == 16 * 3600
+    clock.now += 16 * 3600
+    reserved = await spending.reserve(me, 30, 20, room=100)
+    await spending.settle(me, reserved, "m", took(30, 20))
+    with pytest.raises(RateLimited, match="150 tokens a month") as this_month:
+        await spending.reserve(me, 10, 10, room=100)
+    assert this_month.value.retry_after_seconds == 16 * 86400  # February
+    found = await spending.spent("me", since(30, clock.now))
+    assert [(s.day, s.answers, s.prompt_tokens, s.completion_tokens) for s in found] == [
+        ("2027-01-16", 1, 30, 20),
+        ("2027-01-15", 1, 50, 40),
+    ]
+    await spending.aclose()
+
+
+async def test_what_can_never_be_is_refused_as_such(database: Database) -> None:
+    spending = Spending(SqlSpending(database))
+    with pytest.raises(InvalidRequest, match="may take 120 tokens; this access token has 100"):
+        await spending.reserve(who(tokens_per_minute=100), 20, 100, room=1000)
+    with pytest.raises(InvalidRequest, match="has 20 tokens; this access token may send 10"):
+        await spending.reserve(who(prompt_tokens=10), 20, 1, room=1000)
+    with pytest.raises(Forbidden, match="may use a, b, and c answers now"):
+        spending.bound(who(models=("a", "b")), "c", 1)
+    assert spending.bound(who(answer_tokens=10), "c", None) == 10
+    assert spending.bound(who(answer_tokens=10), "c", 5) == 5
+
+
+async def test_what_never_began_takes_nothing(database: Database) -> None:
+    spending = Spending(SqlSpending(database))
+    me = who(tokens_per_minute=20, streams=1)
+    for _ in range(3):
+        reserved = await spending.reserve(me, 10, 10, room=100)
+        await spending.settle(me, reserved, "m", Usage(), began=False)
+    assert await spending.spent("me", "2000-01-01") == []
+    await spending.aclose()
+
+
+async def test_the_middleware_hears_what_is_left(database: Database) -> None:
+    report: dict[str, tuple[int, int]] = {}
+    REPORT.set(report)
+    spending = Spending(SqlSpending(database))
+    await spending.reserve(who(tokens_per_minute=100, streams=3), 10, 20, room=100)
+    assert report == {"tokens_per_minute": (100, 70), "streams": (3, 2)}
+    await spending.aclose()
+
+
+@pytest.mark.slow
+async def test_setting_aside_takes_a_millisecond(database: Database) -> None:
+    spending = Spending(SqlSpending(database))
+    me = who(tokens_per_minute=10_000_000, streams=1000)
+    seconds = []
+    for _ in range(300):
+        began = time.perf_counter()
+        reserved = await spending.reserve(me, 10, 10, room=100)
+        seconds.append(time.perf_counter() - began)
+        await spending.settle(me, reserved, "m", took(10, 10))
+    assert sorted(seconds)[150] <= 0.001
+    await spending.aclose()
