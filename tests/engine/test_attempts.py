@@ -112,7 +112,9 @@ def test_an_engine_that_is_still_running_has_not_died(machine: Machine) -> None:
         assert machine.start()[1] == WISH
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"wish": 8}', '{"wish": {"slots": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"wish": 8}', '{"wish": {"slots": 1}}']
+)
 def test_a_torn_file_is_no_file(machine: Machine, content: str) -> None:
     notes = machine.folder / "notes" / "attempts.json"
     notes.parent.mkdir()

@@ -6,13 +6,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pytest
+
 from service.domain.sampling import Sampling
 from service.engine.runner import DecodeRow, Matcher, PrefillPart
+from service.engine.sampling.candidates import Row
+from service.engine.sampling.dry import Breakers
+from service.engine.sampling.sampler import RowSampler
 from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner, FakeSampler
 
 STREAMS = 8
-STEPS = 300
+STEPS = 100
 
 
 class InstantSampler(FakeSampler):
@@ -36,14 +42,60 @@ class InstantRunner(FakeRunner):
         return InstantSampler(self, sampling, matcher)
 
 
-def test_eight_streams_cost_less_than_60_microseconds_of_python_per_token() -> None:
-    loop = Loop(InstantRunner(num_slots=STREAMS, slot_length=4096))
+@dataclass
+class Letters:
+    """A vocabulary of 4096 tokens, whose likely ones are letters."""
+
+    size: int = 4096
+    ends: frozenset[int] = frozenset()
+    suppressed: tuple[int, ...] = ()
+
+    def breakers(self, texts: tuple[str, ...]) -> Breakers:
+        return {}
+
+    def rows(self) -> Row:
+        logits = np.random.default_rng(1).normal(0, 2, (STREAMS, self.size)).astype(np.float32)
+        logits[:, ord("a") : ord("z")] += np.linspace(10, 16, 25, dtype=np.float32)
+        return logits
+
+
+@dataclass
+class SamplingRunner(InstantRunner):
+    """Only the choice of tokens is real."""
+
+    def create_sampler(  # type: ignore[override]
+        self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
+    ) -> RowSampler:
+        letters = Letters()
+        return RowSampler(sampling, letters.rows().__getitem__, letters, prompt_tail=prompt_tail)
+
+
+@pytest.mark.parametrize(
+    ("runner", "sampling"),
+    [
+        (InstantRunner, Sampling(temperature=0)),
+        (SamplingRunner, Sampling(temperature=0)),
+        (SamplingRunner, Sampling()),
+        (SamplingRunner, Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)),
+    ],
+    ids=["engine alone", "greedy", "temperature 1", "llama-server's defaults"],
+)
+def test_eight_streams_cost_less_than_60_microseconds_of_python_per_token(
+    runner: type[InstantRunner], sampling: Sampling
+) -> None:
+    loop = Loop(runner(num_slots=STREAMS, slot_length=4096))
     loop.engine.scheduler.max_waiting = STREAMS
     for number in range(STREAMS):
-        loop.ask(number, f"{number} prompt>", connection=1 + number % 2, stop=("STOP", "User:"))
+        options = {"connection": 1 + number % 2, "stop": ("STOP", "User:"), "sampling": sampling}
+        loop.ask(number, f"{number} prompt>", **options)
     loop.until(lambda: len(loop.engine.scheduler.generating()) == STREAMS)
+    seconds = min(_seconds(loop) for _ in range(5))  # the machine may be busy with other things
+    assert len(loop.text(0)) >= 5 * STEPS
+    assert seconds / (STEPS * STREAMS) < 60e-6
+
+
+def _seconds(loop: Loop) -> float:
+    """Of this thread, for so many steps."""
     start = time.thread_time()
     loop.turn(STEPS)
-    seconds = time.thread_time() - start
-    assert len(loop.text(0)) >= STEPS
-    assert seconds / (STEPS * STREAMS) < 60e-6
+    return time.thread_time() - start

@@ -38,8 +38,41 @@ def at_least(logits: Row, threshold: np.float32) -> Ids:
     if logits.size <= SMALL:
         ids: Ids = (logits >= threshold).nonzero()[0]
         return ids
-    table = _table(logits)
+    table = _table(logits, _LINES)
     return _from_table(logits, table, table.max(axis=0), threshold)
+
+
+def at_least_top(logits: Row, count: int) -> Ids:
+    """The ids of the `count` likeliest tokens and of few others, in ascending order."""
+    size = logits.size
+    if count >= size:
+        return np.arange(size)
+    small = size <= SMALL
+    table = _table(logits, 32 if small else _LINES)
+    columns = table.max(axis=0)
+    cut = columns.size - count
+    if cut > count:
+        # Each column whose best is among the `count` best columns holds one token at least.
+        threshold = np.partition(columns, cut)[cut]
+    else:
+        threshold = np.partition(logits, size - count)[size - count]
+    if small:
+        ids: Ids = (logits >= threshold).nonzero()[0]
+        return ids
+    return _from_table(logits, table, columns, threshold)
+
+
+def near(logits: Row, depth: float) -> tuple[np.float32, Ids]:
+    """The highest logit, and the ids of tokens at most `depth` below it, in ascending order.
+    Raises `RunnerError` like `best_of`."""
+    if logits.size <= SMALL:
+        best = best_of(logits)
+        return best, at_least(logits, best - np.float32(depth))
+    table = _table(logits, _LINES)
+    columns = table.max(axis=0)
+    rest = logits[table.size :]
+    best = best_of(np.append(columns, rest) if rest.size else columns)
+    return best, _from_table(logits, table, columns, best - np.float32(depth))
 
 
 def above(logits: Row, best: np.float32, depth: float) -> tuple[Ids, Row]:
@@ -50,21 +83,7 @@ def above(logits: Row, best: np.float32, depth: float) -> tuple[Ids, Row]:
 def top(logits: Row, best: np.float32, count: int) -> tuple[Ids, Row]:
     """The `count` likeliest tokens, best first, of equal ones the first, and how far below the
     best one they are."""
-    size = logits.size
-    table = _table(logits, _LINES if size > SMALL else 32)
-    columns = table.max(axis=0)
-    if count * 2 < columns.size:
-        # Each column whose best is among the `count` best columns holds one token at least.
-        threshold = np.partition(columns, columns.size - count)[columns.size - count]
-    elif count < size:
-        threshold = np.partition(logits, size - count)[size - count]
-    else:
-        return everything(logits, best)
-    if size > SMALL:
-        ids = _from_table(logits, table, columns, threshold)
-    else:
-        ids = at_least(logits, threshold)
-    ids, values = _ranked(logits, best, ids)
+    ids, values = _ranked(logits, best, at_least_top(logits, count))
     return ids[:count], values[:count]
 
 
@@ -90,8 +109,12 @@ def mass_of(weights: Row) -> float:
 
 
 def bound_below(logits: Row, best: np.float32, depth: float, temperature: float) -> float:
-    """What all tokens more than `depth` below the best one can weigh together, at most, as far as
-    every 61st of them tells: the estimate and five times its standard error."""
+    """What all tokens more than `depth` below the best one can weigh together, at most.
+
+    In large vocabularies as far as every 61st of them tells: the estimate and five times its
+    standard error."""
+    if logits.size <= SMALL:
+        return logits.size * math.exp(-depth / temperature)
     sample = logits[::_STRIDE]
     weights = weights_of(sample[sample < best - np.float32(depth)], best, temperature)
     error = math.sqrt(_STRIDE * float(weights @ weights) * _STRIDE)
@@ -99,7 +122,7 @@ def bound_below(logits: Row, best: np.float32, depth: float, temperature: float)
     return _STRIDE * float(weights.sum()) + 5 * error + least
 
 
-def _table(logits: Row, lines: int = _LINES) -> Row:
+def _table(logits: Row, lines: int) -> Row:
     width = logits.size // lines
     table: Row = logits[: width * lines].reshape(lines, width) if width else logits.reshape(1, -1)
     return table
@@ -110,13 +133,15 @@ def _from_table(logits: Row, table: Row, columns: Row, threshold: np.float32) ->
     if places.size * 4 > columns.size:
         everywhere: Ids = (logits >= threshold).nonzero()[0]
         return everywhere
-    lines, found = (table.take(places, axis=1) >= threshold).nonzero()
-    ids: Ids = lines * columns.size + places[found]
+    found = (table.take(places, axis=1) >= threshold).ravel().nonzero()[0]
+    lines, column = np.divmod(found, places.size)
+    ids: Ids = lines * columns.size + places[column]
     rest: Ids = (logits[table.size :] >= threshold).nonzero()[0]
     return np.concatenate((ids, rest + table.size)) if rest.size else ids
 
 
 def _ranked(logits: Row, best: np.float32, ids: Ids) -> tuple[Ids, Row]:
     below = best - logits[ids]
-    order = below.argsort(kind="stable")
+    # Of many, equal ones are in no order; sorting them is four times as fast.
+    order = below.argsort(kind="stable" if ids.size <= SMALL else None)
     return ids[order], -below[order]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.sampling.candidates import (
-    SMALL,
     Ids,
     Row,
-    above,
     bound_below,
     mass_of,
+    near,
     weights_of,
 )
 
-Mass = NDArray[np.float32] | NDArray[np.float64]
+Mass = NDArray[np.float64]
 
 # Colder than this is as good as greedy, and single precision would overflow.
 COLDEST = 1e-4
@@ -23,32 +24,41 @@ COLDEST = 1e-4
 # A token this far below the best one, in units of the temperature, seldom matters.
 DEPTH = 12.0
 
+# More candidates than this are looked at as arrays.
+MANY = 512
+
 _BLOCK = 64
 _ONES = np.ones(_BLOCK, np.float32)
 
 
-def from_row(logits: Row, best: np.float32, temperature: float, draw: float) -> int:
+def from_row(logits: Row, temperature: float, draw: float) -> int:
     """The token that `draw`, uniform in [0, 1), selects from the whole row.
 
-    In large vocabularies the likeliest tokens come first, best first. The answer is the one that
-    looking at all would give; all are looked at only where that could be another.
+    The likeliest tokens come first. The answer is the one that looking at all would give; all are
+    looked at only where that could be another.
     """
-    if logits.size <= SMALL:
-        return from_weights(weights_of(logits, best, temperature), draw)
-    ids, values = above(logits, best, DEPTH * temperature)
-    mass = cumulated(np.exp(values / np.float32(temperature)))
-    found = float(mass[-1])
-    bound = bound_below(logits, best, DEPTH * temperature, temperature)
-    place = int(mass.searchsorted(draw * found, side="right"))
-    if place < ids.size and draw * (found + bound) < mass[place]:
+    depth = DEPTH * temperature
+    best, ids = near(logits, depth)
+    weights = np.exp((logits[ids] - best) * np.float32(1 / temperature))
+    if ids.size <= MANY:
+        held = weights.tolist()
+        found = sum(held)
+        place = first_beyond(held, draw * found)
+        mass = sum(held[: place + 1])
+    else:
+        sums = cumulated(weights)
+        found = float(sums[-1])
+        place = place_in(sums, draw)
+        mass = float(sums[place])
+    if draw * (found + bound_below(logits, best, depth, temperature)) < mass:
         return int(ids[place])
-    weights = weights_of(logits, best, temperature)
-    weights[ids] = 0.0
-    others = mass_of(weights)
-    target = draw * (found + others)
-    if target < found or not others:
-        return int(ids[place_in(mass, target / found)])
-    return from_weights(weights, (target - found) / others)
+    others = weights_of(logits, best, temperature)
+    others[ids] = 0.0
+    rest = mass_of(others)
+    target = draw * (found + rest)
+    if target < found or not rest:
+        return int(ids[place_in(cumulated(weights), target / found)])
+    return from_weights(others, (target - found) / rest)
 
 
 def from_weights(weights: Row, draw: float) -> int:
@@ -60,19 +70,34 @@ def from_weights(weights: Row, draw: float) -> int:
     if num_blocks < 2:
         return place_in(cumulated(weights), draw)
     head = num_blocks * _BLOCK
-    sums = weights[:head].reshape(num_blocks, _BLOCK) @ _ONES
+    blocks = (weights[:head].reshape(num_blocks, _BLOCK) @ _ONES).tolist()
     if head < weights.size:
-        sums = np.append(sums, weights[head:].sum())
-    mass = sums.cumsum(dtype=np.float64)
-    block = place_in(mass, draw)
-    inside = (draw * mass[-1] - (mass[block] - sums[block])) / sums[block]
+        blocks.append(float(weights[head:].sum()))
+    target = draw * sum(blocks)
+    block = first_beyond(blocks, target)
     start = block * _BLOCK
-    return start + place_in(weights[start : start + _BLOCK].cumsum(), max(0.0, inside))
+    inside = max(0.0, target - sum(blocks[:block]))
+    return start + first_beyond(weights[start : start + _BLOCK].tolist(), inside)
+
+
+def first_beyond(weights: Sequence[float], target: float) -> int:
+    """The first place up to which weights are more than `target`; never one that weighs nothing.
+
+    In plain Python: for so few, and mostly ended early, that is quicker than an array.
+    """
+    last = 0
+    for place, weight in enumerate(weights):
+        if weight:
+            target -= weight
+            if target < 0.0:
+                return place
+            last = place
+    return last
 
 
 def cumulated(weights: Row) -> Mass:
-    """Running sums, in double precision where single would round away what many hold."""
-    mass: Mass = weights.cumsum(dtype=np.float64 if weights.size > 4096 else np.float32)
+    """Running sums, in double precision: single would round away what many hold."""
+    mass: Mass = weights.cumsum(dtype=np.float64)
     return mass
 
 

@@ -10,48 +10,36 @@ import numpy as np
 
 from service.domain.sampling import Sampling
 from service.engine.sampling.candidates import (
-    SMALL,
     Ids,
     Row,
     above,
-    at_least,
     best_of,
-    bound_below,
     everything,
     mass_of,
     top,
     weights_of,
 )
-from service.engine.sampling.draw import (
-    COLDEST,
-    DEPTH,
-    cumulated,
-    from_ranked,
-    from_row,
-    from_weights,
-)
+from service.engine.sampling.draw import COLDEST, DEPTH, from_ranked, from_weights
+from service.engine.sampling.usual import choose_usual, is_usual
 
 
 class _TooShallow(Exception):
     """The outcome depends on tokens that were not taken out of the row."""
 
 
-def is_usual(sampling: Sampling) -> bool:
-    """Whether nothing but top-k, top-p, min-p and a temperature above 0 is asked for."""
-    return (
-        sampling.typical_p == 1.0
-        and sampling.top_n_sigma <= 0.0
-        and sampling.xtc_probability == 0.0
-        and sampling.dynatemp_range == 0.0
-        and sampling.temperature > 0.0
-    )
-
-
 def choose(logits: Row, sampling: Sampling, random: Callable[[], float]) -> int:
     """A token of the row. `random` yields numbers in [0, 1)."""
-    best = best_of(logits)
     if is_usual(sampling):
-        return _choose_usual(logits, best, sampling, random())
+        draw = random()
+        token_id = choose_usual(logits, sampling, draw)
+        if token_id is not None:
+            return token_id
+        return _choose_any(logits, sampling, lambda: draw)
+    return _choose_any(logits, sampling, random)
+
+
+def _choose_any(logits: Row, sampling: Sampling, random: Callable[[], float]) -> int:
+    best = best_of(logits)
     chance = random() if sampling.xtc_probability > 0.0 else math.inf
     try:
         pool = _stages(_likeliest(logits, best, sampling), sampling, chance)
@@ -67,61 +55,6 @@ def choose(logits: Row, sampling: Sampling, random: Callable[[], float]) -> int:
     if pool.dropped is not None:
         weights[pool.dropped] = 0.0
     return from_weights(weights, random())
-
-
-def _choose_usual(logits: Row, best: np.float32, sampling: Sampling, draw: float) -> int:
-    """`choose` for options that are usual, and quicker; the choice is that of the general way."""
-    temperature = max(sampling.temperature, COLDEST)
-    if sampling.top_k > 0:
-        ids, values = top(logits, best, sampling.top_k)
-    elif sampling.top_p < 1.0:
-        ids, values = _nucleus(logits, best, sampling.top_p)
-    elif sampling.min_p > 0.0:
-        ids, values = above(logits, best, -math.log(sampling.min_p))
-    else:
-        return from_row(logits, best, temperature, draw)
-    count = ids.size
-    if sampling.top_p < 1.0:
-        mass = cumulated(np.exp(values))
-        # Without top-k the nucleus has been cut out already: by the mass of the whole row.
-        if sampling.top_k > 0:
-            count = int(mass.searchsorted(sampling.top_p * float(mass[-1]))) + 1
-    if sampling.min_p > 0.0:
-        count = min(count, _at_least_of_best(values, sampling.min_p))
-    return from_ranked(ids[:count], values[:count], temperature, draw)
-
-
-def _nucleus(logits: Row, best: np.float32, share: float) -> tuple[Ids, Row]:
-    """The fewest tokens that hold `share` of the row's mass, best first."""
-    if logits.size <= SMALL:
-        weights = weights_of(logits, best)
-        total = mass_of(weights)
-        ids, values = above(logits, best, DEPTH)
-        mass = cumulated(weights[ids])
-        bound = 0.0
-    else:
-        ids, values = above(logits, best, DEPTH)
-        mass = cumulated(np.exp(values))
-        total = float(mass[-1])
-        bound = bound_below(logits, best, DEPTH, 1.0)
-    place = int(mass.searchsorted(share * total))
-    if place < ids.size and bound and share * (total + bound) > mass[place]:
-        total = mass_of(weights_of(logits, best))
-        place = int(mass.searchsorted(share * total))
-    if place >= ids.size:
-        return _deep_nucleus(logits, best, share)
-    return ids[: place + 1], values[: place + 1]
-
-
-def _deep_nucleus(logits: Row, best: np.float32, share: float) -> tuple[Ids, Row]:
-    """`_nucleus` of a row in which thousands of tokens are likely. Values are sorted without
-    their ids, which is six times as fast."""
-    values = np.sort(logits)[::-1] - best
-    mass = np.exp(values).cumsum(dtype=np.float64)
-    place = min(int(mass.searchsorted(share * mass[-1])), values.size - 1)
-    ids = at_least(logits, values[place] + best)
-    order = (-logits[ids]).argsort(kind="stable")[: place + 1]
-    return ids[order], logits[ids[order]] - best
 
 
 @dataclass(slots=True)
