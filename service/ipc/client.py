@@ -23,6 +23,7 @@ from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
 from service.ipc.status_feed import StatusFeed
 from service.ipc.submission import Submission, Succession
+from service.ipc.suspects import DIRECTORY, Suspects
 from service.log import get_logger
 
 RESUBMIT_SECONDS = 60.0
@@ -146,6 +147,7 @@ class ConnectedEngines:
 
     def __init__(self, status_socket: Path, resubmit_seconds: float) -> None:
         self.resubmit_seconds = resubmit_seconds
+        self.suspects = Suspects(status_socket.parent / DIRECTORY)
         self._status_socket = status_socket
         self._heard = ServiceStatus()
         self._preferred: dict[Mode, int] = {}
@@ -251,6 +253,7 @@ class ConnectedEngines:
             mode: connected[0] for mode in Mode if (connected := self._connected(mode)) is not None
         }
         self._heard = status
+        self.suspects.heard(status)
         switch = status.switch
         if switch is not None and switch.mode is Mode.CHAT and not switch.is_over:
             self._switched_away = status.current is None
@@ -292,6 +295,7 @@ class ConnectedEngines:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
             log.info("engine_reached", engine=engine.id, model=connection.model.name)
+            connection.engine_id = engine.id
             self._connections[engine.id] = connection
             self._is_between_models()  # if it was so, it is over
             self._announce()

@@ -135,12 +135,14 @@ class Lane:
 class Connection(asyncio.Protocol):
     """A connection that has said `Hello`. `closed` is set when it is over, for whatever reason.
 
-    `retired` marks an engine that takes no new jobs any more, though it finishes those it has.
+    `retired` marks an engine that takes no new jobs any more, though it finishes those it has;
+    `engine_id` is its number with the supervisor, where it has one.
     """
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
         self.retired = False
+        self.engine_id = 0
         self._hello: asyncio.Future[ModelInfo] = asyncio.Future()
         self._reader = FrameReader()
         self._lanes: dict[int, Lane] = {}

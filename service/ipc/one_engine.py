@@ -11,6 +11,7 @@ from service.ipc.command import SwitchCommand
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
+from service.ipc.suspects import Suspects
 
 
 class OneEngine:
@@ -20,6 +21,7 @@ class OneEngine:
 
     def __init__(self, connection: Connection, socket: Path) -> None:
         self._connection = connection
+        self.suspects = Suspects(None)
         name, mode = connection.model.name, connection.model.mode
         engine = EngineStatus(1, name, str(socket), EngineState.READY, 1.0, mode, is_current=True)
         self.status = ServiceStatus(Phase.SERVING, name, 1, (engine,))

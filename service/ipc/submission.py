@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol, Self
 
 from service.domain.errors import EngineUnavailable, ServiceError
 from service.domain.events import FinishReason, Timings, Usage
+from service.domain.model import ModelInfo
 from service.ipc.connection import Connection, Lane
 from service.ipc.inquiry import EngineLost
 from service.ipc.messages import Accepted, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import ServiceStatus
+from service.ipc.suspects import MAX_CRASHES, Suspects, poisonous
 from service.log import get_logger
 
 HANDOVER_SECONDS = 5.0
+# How long the supervisor may take to notice that an engine has died.
+VERDICT_SECONDS = 5.0
 
 log = get_logger(__name__)
 
 
 class Succession(Protocol):
-    """Which engine comes after another."""
+    """Which engine comes after another, and what is known of those that died."""
 
     resubmit_seconds: float
+    suspects: Suspects
 
     @property
     def status(self) -> ServiceStatus: ...
+
+    async def news(self) -> None: ...
 
     async def successor(self, after: Connection, seconds: float) -> Connection | None: ...
 
@@ -33,7 +41,7 @@ class Submission:
     """The `EngineStream` of one job.
 
     It is sent a second time, and no more, when the engine goes away or refuses because it drains
-    before any text was read here.
+    before any text was read here; not where an engine has died on it before.
     """
 
     accepted: Accepted
@@ -44,6 +52,7 @@ class Submission:
         self._submit = submit
         self._lane: Lane | None = None
         self._may_resubmit = True
+        self._suspected = False
         self._num_tokens = 0
         self._ended = False
 
@@ -51,6 +60,7 @@ class Submission:
         """Returns once an engine has accepted. Raises its refusal; the job is cancelled when this
         is."""
         try:
+            self._suspected = await self._engines.suspects.enter(self._submit)
             await self._open()
         finally:
             if not hasattr(self, "accepted"):
@@ -68,6 +78,7 @@ class Submission:
             return await self._after_loss()
         if isinstance(message, Done):
             self._ended = True
+            self._clear(ended_well=message.error_code is None)
         elif isinstance(message, Delta) and message.text:
             self._may_resubmit = False
             self._num_tokens += message.num_tokens
@@ -82,17 +93,19 @@ class Submission:
     async def aclose(self) -> None:
         """Cancels what is left to do. Idempotent."""
         self._ended = True
+        self._clear(ended_well=False)
         if self._lane is not None:
             self._lane.close()
 
     async def _open(self) -> None:
         while True:
+            lane = None
             try:
-                self._lane = self._connection.submit(self._submit)
-                answer = await self._lane.answer()
+                lane = self._lane = self._connection.submit(self._submit)
+                answer = await lane.answer()
             except EngineLost:
-                if not await self._move(self._engines.resubmit_seconds):
-                    raise why_unavailable(self._engines.status) from None
+                if not await self._move_from_loss(was_sent=lane is not None):
+                    raise await self._verdict() or why_unavailable(self._engines.status) from None
             except EngineUnavailable:
                 # It drains; requests that come now belong to the engine that takes over.
                 self._connection.retired = True
@@ -109,21 +122,49 @@ class Submission:
             return False
         self._may_resubmit = False
         successor = await self._engines.successor(self._connection, seconds)
-        if successor is None or successor.model != self._connection.model:
+        if successor is None:
+            return False
+        if not self._suspected:
+            self._suspected = await self._engines.suspects.enter(self._submit)
+        if successor.closed.is_set():  # while it waited for its turn; another one's fault
+            successor = await self._engines.successor(successor, seconds)
+        if successor is None or not _is_same(successor.model, self._connection.model):
             return False
         log.info("job_resubmitted", request_id=self._submit.request_id)
         self._connection = successor
         return True
 
-    async def _after_loss(self) -> Queued | Delta | Done:
-        moved = await self._move(self._engines.resubmit_seconds)
-        if self._ended:  # closed meanwhile
-            raise StopAsyncIteration
-        if not moved:
-            return self._failed(
-                EngineUnavailable("The engine stopped before the answer was complete.")
-            )
+    async def _move_from_loss(self, *, was_sent: bool = True) -> bool:
+        if was_sent:
+            self._engines.suspects.lost(self._connection.engine_id, self._submit)
+            self._may_resubmit &= not self._suspected
+        return await self._move(self._engines.resubmit_seconds)
+
+    async def _verdict(self) -> ServiceError | None:
+        """What is to be said where a request was lost that an engine had died on before."""
+        if not self._suspected:
+            return None
         try:
+            async with asyncio.timeout(VERDICT_SECONDS):
+                while self._engines.suspects.num_crashes(self._submit) < MAX_CRASHES:
+                    await self._engines.news()
+        except TimeoutError:  # it was not the engine that ended
+            return None
+        return poisonous(MAX_CRASHES)
+
+    def _clear(self, *, ended_well: bool) -> None:
+        if self._suspected:
+            self._suspected = False
+            self._engines.suspects.leave(self._submit, ended_well=ended_well)
+
+    async def _after_loss(self) -> Queued | Delta | Done:
+        try:
+            moved = await self._move_from_loss()
+            if self._ended:  # closed meanwhile
+                raise StopAsyncIteration
+            if not moved:
+                usual = EngineUnavailable("The engine stopped before the answer was complete.")
+                return self._failed(await self._verdict() or usual)
             await self._open()
         except ServiceError as error:
             return self._failed(error)
@@ -131,6 +172,7 @@ class Submission:
 
     def _failed(self, error: ServiceError) -> Done:
         self._ended = True
+        self._clear(ended_well=False)
         return Done(
             id=0,
             reason=FinishReason.CANCELLED,
@@ -139,3 +181,13 @@ class Submission:
             error_code=error.code,
             error_message=error.message,
         )
+
+
+def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
+    """Whether a prompt for one is a prompt for the other, however much room each has for it."""
+    return (one.name, one.created, one.size_bytes, one.chat_template) == (
+        other.name,
+        other.created,
+        other.size_bytes,
+        other.chat_template,
+    )

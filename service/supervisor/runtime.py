@@ -16,6 +16,8 @@ from service.supervisor.refusal import Refusal
 # A unix socket's path has room for 107 bytes; the longest name we put there is engine-N.sock.
 MAX_SOCKET_PATH = 107
 LONGEST_NAME = "engine-999999.sock"
+# Where workers note which requests engines died on (`service.ipc.suspects`).
+SUSPECTS = "suspects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +132,4 @@ def _empty(directory: RuntimeDir) -> None:
     for left in directory.path.glob("engine-*.sock"):
         left.unlink(missing_ok=True)
     shutil.rmtree(directory.metrics, ignore_errors=True)
+    shutil.rmtree(directory.path / SUSPECTS, ignore_errors=True)
