@@ -163,6 +163,10 @@ class ChatSettings(Group):
         description="System prompt of the native routes.",
     )
     thinking: bool = Field(False, description="Let a reasoning model think unless told not to.")
+    aliases: str = Field(
+        "",
+        description="Other names for the served model, with wildcards: `gpt-*, claude-*`.",
+    )
     max_messages: int = Field(4096, ge=1, description="Most messages in one request.")
     max_choices: int = Field(
         8, ge=1, le=64, description="Most answers to one request (`n`) that a client may ask for."

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Protocol, Self
 
 from service.chat.accounting import Accounting, Unaccounted
 from service.chat.logprobs import AnswerLogprobs
+from service.chat.truncation import truncated
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, ToolCall
 from service.domain.errors import (
@@ -81,6 +83,7 @@ class Generation:
     ) -> None:
         self.model = model
         self.prompt_tokens = stream.accepted.prompt_tokens
+        self.num_dropped_messages = 0
         self._stream = stream
         self._parser = parser
         self._stop = stop
@@ -153,6 +156,8 @@ class Chat:
         """Returns once the engine has accepted; every refusal is raised here, as `ServiceError`."""
         await self.engines.bridged()
         client = self._client_for(request)
+        if request.truncate:
+            return await self._start_truncated(client, request, principal)
         try:
             return await self._submit(client, request, principal)
         except EngineUnavailable:
@@ -162,6 +167,20 @@ class Chat:
                 raise
         # The model was switched between our looking and our asking: its prompt is another.
         return await self._submit(successor, request, principal)
+
+    async def _start_truncated(
+        self, client: EngineClient, request: ChatRequest, principal: Principal
+    ) -> Generation:
+        quarter = client.model.context_length // 4
+        room = min(request.max_tokens or quarter, quarter)
+
+        async def fits(shorter: ChatRequest) -> bool:
+            return await self.fits(shorter, room)
+
+        shorter = replace(await truncated(request, fits), truncate=False)
+        generation = await self.start(shorter, principal)
+        generation.num_dropped_messages = len(request.messages) - len(shorter.messages)
+        return generation
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """How many tokens the request's prompt has, exactly. Raises like `start`."""
@@ -220,12 +239,18 @@ class Chat:
             )
         client = self.engines.current()
         served, status = client.model.name, self.engines.status
-        if request.model not in (None, served, status.wanted_model, status.stand_in_model):
+        known = request.model in (None, served, status.wanted_model, status.stand_in_model)
+        if not known and not self._is_alias(request.model or ""):
             raise ModelNotFound(
                 f"The model `{request.model}` does not exist; this service serves `{served}`.",
                 param="model",
             )
         return client
+
+    def _is_alias(self, name: str) -> bool:
+        """Whether the operator wants this name, too, to mean the model that is served."""
+        patterns = self.settings.aliases.replace(",", " ").split()
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
 
     def _thinks(self, request: ChatRequest) -> bool:
         return self.settings.thinking if request.thinking is None else request.thinking

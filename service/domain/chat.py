@@ -105,6 +105,7 @@ class ChatRequest:
     `model` None means the one that is served. `max_tokens` None means the rest of the context.
     `thinking` None means the service's default, which is off; after `reasoning_budget` tokens of
     it the thought is closed. `reasoning_effort` is a word for the templates that know such words.
+    `truncate` lets the oldest exchanges be dropped where all of them don't fit.
     `logprobs` None means none, else that many alternatives besides each
     token's own. The deadlines are seconds from now until the first token and until the end.
     `request_id` follows the request through logs and processes. Raises `InvalidRequest`.
@@ -122,6 +123,7 @@ class ChatRequest:
     thinking: bool | None = None
     reasoning_budget: int | None = None
     reasoning_effort: str | None = None
+    truncate: bool = False
     logprobs: int | None = None
     priority: Priority = Priority.INTERACTIVE
     first_token_seconds: float | None = None

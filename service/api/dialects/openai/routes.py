@@ -92,6 +92,7 @@ async def _answer(
     starting = start_choices([start], request.sampling, num)
     choices = await while_connected(http_request.receive, starting)
     completion = Completion(choices.generations[0].model)
+    headers = _disclosed(choices.generations[0].num_dropped_messages)
     if body.stream:
         frames = CompletionFrames(
             completion,
@@ -100,13 +101,19 @@ async def _answer(
             thoughts=thoughts,
         )
         events = choices if num > 1 else choices.generations[0]
-        return EventStream(events, frames, parts.settings.api.keepalive_comment_seconds)
+        return EventStream(events, frames, parts.settings.api.keepalive_comment_seconds, headers)
     answers = await while_connected(http_request.receive, choices.answers())
     usage = choices.usage([answer.finished for answer in answers])
     with_logprobs = request.logprobs is not None
     return Json(
-        to_reply(completion, answers, usage, thoughts=thoughts, with_logprobs=with_logprobs)
+        to_reply(completion, answers, usage, thoughts=thoughts, with_logprobs=with_logprobs),
+        headers=headers,
     )
+
+
+def _disclosed(num_dropped: int) -> dict[str, str]:
+    """What was left out of the prompt is said, if anything was."""
+    return {"X-Context-Dropped-Messages": str(num_dropped)} if num_dropped else {}
 
 
 @router.get("/models", response_model=ModelList)

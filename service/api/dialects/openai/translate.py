@@ -44,6 +44,7 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
         thinking=to_thinking(body),
         reasoning_effort=to_effort(body),
         reasoning_budget=to_budget(body),
+        truncate=body.truncation == "auto",
         request_id=request_id,
     )
 
@@ -52,6 +53,11 @@ def _refuse_unsupported(body: ChatCompletionBody) -> None:
     for name in _UNSUPPORTED:
         if getattr(body, name):
             raise Unsupported(f"{name} is not supported; leave it out.", param=name)
+    if body.truncation not in (None, "auto", "disabled"):
+        raise InvalidRequest(
+            f"truncation is {body.truncation[:40]!r}; it must be 'auto' or 'disabled'.",
+            param="truncation",
+        )
     if body.modalities not in (None, [], ["text"]):
         raise Unsupported("modalities may only be ['text'].", param="modalities")
 
