@@ -119,6 +119,8 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
         "dry_sequence_breakers",
         "dry_sequence_breakers has a string of 0 bytes; each must have 1 to 40.",
     ),
+    ({**HELLO, "truncation": "some"}, 400, "truncation", "must be 'auto' or 'disabled'"),
+    ({**HELLO, "reasoning_budget": -2}, 400, "reasoning_budget", "must be at least 0, or -1"),
     ({**HELLO, "tools": [{}]}, 400, "tools[0].function", "tools[0].function is missing."),
     ({**HELLO, "tools": [{"type": "custom"}]}, 400, "tools[0].type", "only 'function' is"),
     ({**HELLO, "tools": [tool("no spaces")]}, 400, "tools", "'no spaces' is not accepted"),

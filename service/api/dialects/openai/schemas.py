@@ -124,6 +124,9 @@ class ChatCompletionBody(SamplingOptions):
         None, description="At most so many new tokens; the rest of the context when absent."
     )
     max_tokens: int | None = Field(None, description="The older name of max_completion_tokens.")
+    truncation: Text | None = Field(
+        None, description="`auto`: leave out the oldest exchanges of a chat that does not fit."
+    )
     reasoning_effort: str | None = Field(None, description="`none` and `minimal`: don't think.")
     # llama.cpp's
     chat_template_kwargs: dict[str, Any] | None = Field(
