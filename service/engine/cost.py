@@ -26,7 +26,7 @@ _FEWEST_STEPS_PER_GAP = 2.0
 # A gap that nobody notices.
 _UNNOTICED_SECONDS = 0.03
 # A call that nobody waits beside; what comes meanwhile waits that long.
-_CALL_SECONDS = 0.25
+_CALL_SECONDS = 0.4
 # How many steps a generation that starts now will run beside the others, roughly.
 _TYPICAL_STEPS = 64
 _MAX_SPLIT_TOKENS = 512.0

@@ -25,7 +25,7 @@ def forecasts(scheduler: Scheduler, now: float) -> list[Forecast]:
     """For everyone whose prompt has yet to be read, in the order of their turns."""
     line: list[Forecast] = []
     at = 0.0
-    for sequence in reading_order.in_order(scheduler, now):
+    for sequence in reading_order.in_order(scheduler):
         read_by = at + _reading_seconds(scheduler, sequence)
         line.append(Forecast(sequence, len(line), at, read_by))
         at = read_by

@@ -35,7 +35,7 @@ class Reading:
     def step(self) -> None:
         """The next call for the prompts whose turn it is; nothing when all have been read."""
         scheduler = self._parts.scheduler
-        ordered = reading_order.in_order(scheduler, self._parts.clock())
+        ordered = reading_order.in_order(scheduler)
         self._improve(ordered[:1])
         chunks = reading_order.next_call(scheduler, ordered)
         if len(chunks) > 1 and self._improve([chunk.sequence for chunk in chunks]):

@@ -7,7 +7,6 @@ Several go into one call only where the call is so much quicker by it that every
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 from service.engine.cost import SMALL_CALL_ROWS, CostModel
 from service.engine.scheduler import Scheduler
@@ -23,6 +22,7 @@ _SAME_LENGTH = 32
 _WORTH_COPYING = 16
 # A prompt that much longer than the first is not read with it.
 _SIMILAR = 2
+_NEARLY = 1.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,22 @@ class Chunk:
     count: int
 
 
-def in_order(scheduler: Scheduler, now: float) -> list[Sequence]:
+def in_order(scheduler: Scheduler) -> list[Sequence]:
     """Everyone with a slot whose prompt has yet to be read, the most urgent first.
 
     Batch work comes last. Otherwise it is the shortest that goes first, but what its key has had
-    counts against it, and the time since it got its slot for it.
+    counts against it, and the time that it has waited longer than others for it.
     """
     readers = [s for s in scheduler.running if s.num_pending > 1]
     if len(readers) < 2:
         return readers
     debts = _debts(scheduler)
     rate = scheduler.cost.reading_rate()
+    oldest = min(sequence.admitted_at for sequence in readers)
 
     def urgency(sequence: Sequence) -> tuple[bool, int, int]:
-        waited = (now - sequence.admitted_at) * rate * _AGING
-        tokens = sequence.num_pending + debts[sequence.fair_key] - waited
+        later = (sequence.admitted_at - oldest) * rate * _AGING
+        tokens = sequence.num_pending + debts[sequence.fair_key] + later
         return (sequence.in_batch, int(tokens // _SAME_LENGTH), sequence.lane.index)
 
     return sorted(readers, key=urgency)
@@ -91,42 +92,45 @@ def _group(peers: list[Sequence], cost: CostModel) -> list[Chunk]:
     """Those to be read together first, so that first tokens come soonest on average.
 
     As long as nobody is answered yet, prompts are read at full speed; once somebody is, the others
-    are read between two tokens, which takes longer, but nobody is kept for another's prompt.
+    are read between two tokens, which takes longer, but nobody is kept for another's prompt. Of
+    what is nearly as good the largest group is taken: it disturbs running streams the least.
     """
     members = _neighbours(peers[0], peers)
     if len(members) < 2 or not (cost.prefill.known and cost.decode.known):
         return []
     lengths = [s.num_pending - 1 for s in members]
     lengths += [s.num_pending - 1 for s in peers if s not in members]
-    best: list[Chunk] = []
-    least = inf
+    ways: list[tuple[float, list[Chunk]]] = []
     for num in range(1, len(members) + 1):
-        chunks = _jointly(members[:num], cost)
-        rows = sum(chunk.count for chunk in chunks)
-        start = sum(chunk.sequence.num_computed for chunk in chunks) / num
-        full, rest = divmod(sum(lengths[:num]), rows)
-        together = full * cost.call_seconds(rows, start) + cost.reading_seconds(rest)
+        chunks, together = _jointly(members[:num], cost)
         beside = cost.gap(num) / cost.rows_beside(num, 0)
         later = sum(n * length for n, length in enumerate(reversed(lengths[num:]), 1))
-        seconds = len(lengths) * together + later * beside
-        if seconds < least:
-            least, best = seconds, chunks
-    return best
+        ways.append((len(lengths) * together + later * beside, chunks))
+    enough = min(seconds for seconds, _ in ways) * _NEARLY
+    return next(chunks for seconds, chunks in reversed(ways) if seconds <= enough)
 
 
-def _jointly(members: list[Sequence], cost: CostModel) -> list[Chunk]:
-    """One call for all of them, in the order of their slots.
+def _jointly(members: list[Sequence], cost: CostModel) -> tuple[list[Chunk], float]:
+    """The first call for all of them, and how long all calls take until they are read.
 
-    Equal counts are computed in one go; what is left over, if it is little, in another.
+    They are to end together, or the first answer would slow the others down: so what the longer
+    ones have more is read first. Then equal counts, which are computed in one go.
     """
-    left = [s.num_pending - 1 for s in members]
-    rows = cost.rows_alone(sum(left), members[0].num_computed)
-    count = max(1, min(*left, rows // len(left)))
-    ends = sum(left) <= cost.max_batch_tokens and sum(left) - count * len(left) < SMALL_CALL_ROWS
-    chunks = [
-        Chunk(s, pending if ends else count) for s, pending in zip(members, left, strict=True)
-    ]
-    return sorted(chunks, key=lambda chunk: chunk.sequence.lane.index)
+    left = {s: s.num_pending - 1 for s in sorted(members, key=lambda s: s.lane.index)}
+    shortest = min(left.values())
+    more = {s: pending - shortest for s, pending in left.items() if pending > shortest}
+    start = sum(s.num_computed for s in members) / len(members)
+    rows = cost.rows_alone(shortest * len(left), members[0].num_computed)
+    full, rest = divmod(shortest * len(left), rows)
+    seconds = full * cost.call_seconds(rows, start)
+    seconds += cost.reading_seconds(rest + sum(more.values()))
+    if sum(more.values()) >= SMALL_CALL_ROWS:
+        most = max(1, cost.rows_alone(sum(more.values()), members[0].num_computed) // len(more))
+        return [Chunk(s, min(count, most)) for s, count in more.items()], seconds
+    last = not full or (full == 1 and not rest)  # it takes the little that some have more
+    if last and sum(left.values()) <= cost.max_batch_tokens:
+        return [Chunk(s, count) for s, count in left.items()], seconds
+    return [Chunk(s, max(1, rows // len(left))) for s in left], seconds
 
 
 def _neighbours(leader: Sequence, ordered: list[Sequence]) -> list[Sequence]:

@@ -89,8 +89,8 @@ def model(decode: float = 0.02, prefill: float = 0.002) -> CostModel:
     return costs
 
 
-def test_a_prompt_takes_calls_of_a_quarter_second_while_nobody_is_answered() -> None:
-    assert model(prefill=0.002).rows_alone(1000, 0) == 125
+def test_a_prompt_takes_short_calls_while_nobody_is_answered() -> None:
+    assert model(prefill=0.002).rows_alone(1000, 0) == 200
     assert model(prefill=0.0001).rows_alone(1000, 0) == 512
     assert model(prefill=0.1).rows_alone(1000, 0) == SMALL_CALL_ROWS
 

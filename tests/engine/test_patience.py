@@ -16,7 +16,7 @@ from tests.fakes.timed import TimedLoop, timed_loop
 
 def prompt(number: int, length: int = 128) -> str:
     """Of that many tokens, unlike any other from the first on."""
-    return (f"{number:04d}" * length)[:length]
+    return (f"#{number:03d}" * length)[:length]
 
 
 def flood(loop: TimedLoop, key: str, numbers: range, max_tokens: int) -> None:

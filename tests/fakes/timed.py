@@ -23,7 +23,7 @@ class Machine:
     """
 
     base: float = 0.030
-    per_row: float = 0.0080
+    per_row: float = 0.0075
     decode_row: float = 0.0120
     per_position: float = 7e-6
     blas_base: float = 0.8
