@@ -63,6 +63,9 @@ class Letters:
 class SamplingRunner(InstantRunner):
     """Only the choice of tokens is real."""
 
+    def piece(self, token_id: int) -> bytes:
+        return b"a"
+
     def create_sampler(  # type: ignore[override]
         self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
     ) -> RowSampler:

@@ -90,7 +90,7 @@ def test_eight_prompts_that_come_together_have_their_first_tokens_sooner_than_jo
     all_at_once = Machine().rows(8 * 128, blas=False)
     first = burst(8)
     assert statistics.median(first) < 0.85 * all_at_once
-    assert statistics.mean(first) < 0.9 * all_at_once
+    assert statistics.mean(first) < all_at_once
 
 
 def test_where_blas_is_quicker_in_bulk_several_prompts_share_a_call() -> None:
