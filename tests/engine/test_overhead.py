@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from service.engine.runner import DecodeRow, Matcher, PrefillPart
 from service.engine.sampling.candidates import Row
 from service.engine.sampling.dry import Breakers
 from service.engine.sampling.sampler import RowSampler
+from tests.fakes.alphabet import END
 from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner, FakeSampler
 
@@ -61,7 +63,13 @@ class Letters:
 
 @dataclass
 class SamplingRunner(InstantRunner):
-    """Only the choice of tokens is real."""
+    """Only the choice of tokens is real; tokens that are no letters look like x."""
+
+    def is_end(self, token_id: int) -> bool:
+        return False
+
+    def piece(self, token_id: int) -> bytes:
+        return super().piece(token_id) if token_id < END else b"x"
 
     def piece(self, token_id: int) -> bytes:
         return b"a"
@@ -89,8 +97,8 @@ def test_eight_streams_cost_less_than_60_microseconds_of_python_per_token(
     loop = Loop(runner(num_slots=STREAMS, slot_length=4096))
     loop.engine.scheduler.max_waiting = STREAMS
     for number in range(STREAMS):
-        options = {"connection": 1 + number % 2, "stop": ("STOP", "User:"), "sampling": sampling}
-        loop.ask(number, f"{number} prompt>", **options)
+        options: dict[str, Any] = {"stop": ("STOP", "User:"), "sampling": sampling}
+        loop.ask(number, f"{number} prompt>", connection=1 + number % 2, **options)
     loop.until(lambda: len(loop.engine.scheduler.generating()) == STREAMS)
     seconds = min(_seconds(loop) for _ in range(5))  # the machine may be busy with other things
     assert len(loop.text(0)) >= 5 * STEPS

@@ -304,6 +304,12 @@ class Only:
     def consume(self, token_id: int) -> None:
         self.consumed.append(token_id)
 
+    def forced(self) -> list[int]:
+        return []
+
+    def fork(self) -> Matcher:
+        return self
+
 
 def test_a_matcher_is_asked_for_all_it_allows_only_when_it_refuses_the_free_choice() -> None:
     logits, free, strict = row(0.0, 3.0, 2.0), Only(3, 1), Only(3, 0, 2)

@@ -6,7 +6,6 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ from service.engine.sampling.candidates import Ids, Row
 from service.engine.sampling.dry import Breakers, Dry, wants_dry
 from service.engine.sampling.mirostat import Mirostat
 from service.engine.sampling.penalties import Penalties
-from service.engine.sampling.truncation import choose
+from service.engine.sampling.truncation import chooser
 
 # Where each field of `Sampling` acts.
 STAGES: Mapping[str, str] = {
@@ -195,7 +194,7 @@ def _chooser(
         return mirostat.choose
     if sampling.greedy and sampling.typical_p == 1.0 and sampling.xtc_probability == 0.0:
         return _best
-    return partial(choose, sampling=sampling, random=random)
+    return chooser(sampling, random)
 
 
 def _best(logits: Row) -> int:

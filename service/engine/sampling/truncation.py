@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from service.engine.sampling.candidates import (
     weights_of,
 )
 from service.engine.sampling.draw import COLDEST, DEPTH, from_ranked, from_weights
-from service.engine.sampling.usual import choose_usual, is_usual
+from service.engine.sampling.usual import UsualChoice, is_usual
 
 
 class _TooShallow(Exception):
@@ -29,13 +30,21 @@ class _TooShallow(Exception):
 
 def choose(logits: Row, sampling: Sampling, random: Callable[[], float]) -> int:
     """A token of the row. `random` yields numbers in [0, 1)."""
-    if is_usual(sampling):
+    return chooser(sampling, random)(logits)
+
+
+def chooser(sampling: Sampling, random: Callable[[], float]) -> Callable[[Row], int]:
+    """`choose` for one row after the other."""
+    if not is_usual(sampling):
+        return partial(_choose_any, sampling=sampling, random=random)
+    usual = UsualChoice(sampling)
+
+    def chosen(logits: Row) -> int:
         draw = random()
-        token_id = choose_usual(logits, sampling, draw)
-        if token_id is not None:
-            return token_id
-        return _choose_any(logits, sampling, lambda: draw)
-    return _choose_any(logits, sampling, random)
+        token_id = usual.choose(logits, draw)
+        return _choose_any(logits, sampling, lambda: draw) if token_id is None else token_id
+
+    return chosen
 
 
 def _choose_any(logits: Row, sampling: Sampling, random: Callable[[], float]) -> int:
