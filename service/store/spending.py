@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from service.domain.access import Limits, Spent
@@ -17,6 +17,29 @@ from service.store.tables import usage
 
 WINDOW_SECONDS = 60.0
 LEASE_SECONDS = 60.0
+
+# Written out, because this is on the way of every limited answer: building the same statements
+# from expressions takes ten times as long as running them.
+_END_ABANDONED = """
+UPDATE answers SET ended_at = leased_until
+WHERE principal_id = ? AND ended_at IS NULL AND leased_until < ?
+"""
+# What began far ahead was kept before somebody set the clock back.
+_FORGET_PASSED = """
+DELETE FROM answers WHERE principal_id = ? AND (ended_at <= ? OR began_at > ?)
+"""
+_HELD = """
+SELECT coalesce(sum(tokens), 0), coalesce(sum(CASE WHEN ended_at IS NULL THEN tokens END), 0),
+       count(*) - count(ended_at)
+FROM answers WHERE principal_id = ?
+"""
+_RESERVE = """
+INSERT INTO answers (principal_id, tokens, began_at, leased_until) VALUES (?, ?, ?, ?)
+"""
+_USED = """
+SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM usage
+WHERE principal_id = ? AND day >= ?
+"""
 
 
 class SqlSpending:
@@ -43,14 +66,8 @@ class SqlSpending:
             tokens = min([most, *(n for name, n in left.items() if name != "streams")])
             if tokens < least or left.get("streams", 1) < 1:
                 return None, tokens, left, _seconds(connection, principal_id, left, least, now)
-            row = {
-                "principal_id": principal_id,
-                "tokens": tokens,
-                "began_at": now,
-                "leased_until": now + LEASE_SECONDS,
-            }
-            made = connection.execute(insert(rows).values(row)).inserted_primary_key
-            return (int(made[0]) if made else None), tokens, left, 0.0
+            row = (principal_id, tokens, now, now + LEASE_SECONDS)
+            return connection.exec_driver_sql(_RESERVE, row).lastrowid, tokens, left, 0.0
 
         return await self._database.write(work)
 
@@ -101,26 +118,14 @@ class SqlSpending:
 
     def _forget(self, connection: Connection, principal_id: str, now: float) -> None:
         """Drop what counts no more. A running answer whose worker is gone ended with its lease."""
-        own = rows.c.principal_id == principal_id
-        gone = and_(own, rows.c.ended_at.is_(None), rows.c.leased_until < now)
-        connection.execute(update(rows).where(gone).values(ended_at=rows.c.leased_until))
-        passed = or_(
-            rows.c.ended_at <= now - WINDOW_SECONDS,
-            rows.c.began_at > now + WINDOW_SECONDS,  # before somebody set the clock back
-        )
-        connection.execute(delete(rows).where(and_(own, passed)))
+        connection.exec_driver_sql(_END_ABANDONED, (principal_id, now))
+        passed = (principal_id, now - WINDOW_SECONDS, now + WINDOW_SECONDS)
+        connection.exec_driver_sql(_FORGET_PASSED, passed)
 
 
 def _left(connection: Connection, principal_id: str, limits: Limits, now: float) -> dict[str, int]:
     """What is left of each limit that there is."""
-    running = rows.c.ended_at.is_(None)
-    window, reserved, streams = connection.execute(
-        select(
-            func.coalesce(func.sum(rows.c.tokens), 0),
-            func.coalesce(func.sum(case((running, rows.c.tokens), else_=0)), 0),
-            func.coalesce(func.sum(case((running, 1), else_=0)), 0),
-        ).where(rows.c.principal_id == principal_id)
-    ).one()
+    window, reserved, streams = connection.exec_driver_sql(_HELD, (principal_id,)).one()
     left = {}
     if limits.tokens_per_minute is not None:
         left["tokens_per_minute"] = limits.tokens_per_minute - window
@@ -136,9 +141,7 @@ def _left(connection: Connection, principal_id: str, limits: Limits, now: float)
 
 
 def _used(connection: Connection, principal_id: str, since: str) -> int:
-    total = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
-    since_then = and_(usage.c.principal_id == principal_id, usage.c.day >= since)
-    return connection.scalar(select(func.coalesce(total, 0)).where(since_then)) or 0
+    return int(connection.exec_driver_sql(_USED, (principal_id, since)).scalar_one())
 
 
 def _seconds(
