@@ -10,6 +10,10 @@ from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
 
+# An answer that is longer than most will take that share of their time still, or so.
+_OVERDUE = 0.25
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """`num_ahead` sequences are begun before this one. Its prompt's turn comes in `turn_seconds`,
@@ -65,7 +69,7 @@ def _free_slots(scheduler: Scheduler, now: float) -> list[float]:
     step = scheduler.cost.decode.seconds(len(scheduler.running))
     times = [0.0] * scheduler.slots.num_free
     for sequence in scheduler.running:
-        rest = max(0.0, hold - (now - sequence.admitted_at))
+        rest = max(_OVERDUE * hold, hold - (now - sequence.admitted_at))
         times.append(min(rest, step * (sequence.max_tokens - sequence.num_generated)))
     heapq.heapify(times)
     return times
