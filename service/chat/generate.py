@@ -33,8 +33,7 @@ from service.domain.events import (
     ToolCallDelta,
 )
 from service.domain.model import ModelInfo
-from service.formats.prepared import Prepared, prepare
-from service.formats.stream_parser import StreamParser
+from service.formats.prepared import AnswerParser, Prepared, prepare
 from service.formats.template import ChatTemplate
 from service.ipc.client import EngineClient, Engines, EngineStream, Job
 from service.ipc.messages import Done, Queued
@@ -79,7 +78,7 @@ class Generation:
     """
 
     def __init__(
-        self, stream: EngineStream, model: ModelInfo, parser: StreamParser, stop: Sequence[str]
+        self, stream: EngineStream, model: ModelInfo, parser: AnswerParser, stop: Sequence[str]
     ) -> None:
         self.model = model
         self.prompt_tokens = stream.accepted.prompt_tokens

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from service.domain.chat import ChatRequest, Prompt, PromptPiece, Tool, ToolMode
 from service.domain.constraint import Constraint
 from service.domain.errors import Unsupported
 from service.formats.call_parser import CallParser, new_call_id
-from service.formats.stream_parser import StreamParser, Tags
+from service.formats.segments import SegmentGrammar, SegmentParser
+from service.formats.stream_parser import Deltas, StreamParser, Tags
 from service.formats.template import ChatTemplate
 from service.formats.tool_grammar import to_constraint
 from service.formats.tool_syntax import ID_LENGTH, PLACEHOLDER, ToolSyntax
+
+
+class AnswerParser(Protocol):
+    """Reads an answer while it is being written. `thinking` says whether what comes next belongs
+    to a thought, `thought_share` how much of what was fed last did, from 0 to 1."""
+
+    thought_share: float
+
+    @property
+    def num_calls(self) -> int: ...
+
+    @property
+    def thinking(self) -> bool: ...
+
+    def feed(self, text: str) -> Deltas: ...
+
+    def finish(self) -> Deltas: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,7 @@ class Prepared:
     tools: tuple[Tool, ...]
     max_calls: int | None
     syntax: ToolSyntax
+    segments: SegmentGrammar | None
     constraint: Constraint | None
     shown_tokens: tuple[str, ...]
 
@@ -39,8 +59,12 @@ class Prepared:
         """What the answer begins with if it begins with a thought."""
         return "" if self.in_thought else self.tags.start
 
-    def create_parser(self) -> StreamParser:
+    def create_parser(self) -> AnswerParser:
         """A reader for one answer to the prompt."""
+        if self.segments is not None:
+            reader = SegmentParser(self.segments, self.tools, self.max_calls)
+            reader.feed(self.begun)
+            return reader
         calls = None
         if self.tools:
             calls = CallParser(self.syntax, self.tools, self.max_calls)
@@ -73,8 +97,9 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
     constraint = request.constraint
     if tools:
         constraint = _tool_constraint(template, request, tools, forced=forced)
-    if constraint is not None and thought_end:
-        constraint = replace(constraint, after=thought_end)
+    override = template.override
+    if constraint is not None and not forced:
+        constraint = replace(constraint, after=override.answer_start if override else thought_end)
     return Prepared(
         prompt=prompt,
         begun=begun,
@@ -84,8 +109,9 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
         tools=tools,
         max_calls=None if request.parallel_tool_calls else 1,
         syntax=template.abilities.syntax,
+        segments=override.segments if override else None,
         constraint=constraint,
-        shown_tokens=_shown_tokens(template) if tools else (),
+        shown_tokens=_shown_tokens(template, calls=bool(tools)),
     )
 
 
@@ -98,6 +124,8 @@ def _tool_constraint(
             "one of them out.",
             param="response_format",
         )
+    if template.override is not None and not forced:
+        return None  # free text and calls have headers, which are not free
     model = template.model
     return to_constraint(
         template.abilities.syntax,
@@ -108,8 +136,12 @@ def _tool_constraint(
     )
 
 
-def _shown_tokens(template: ChatTemplate) -> tuple[str, ...]:
+def _shown_tokens(template: ChatTemplate, *, calls: bool) -> tuple[str, ...]:
     """The control tokens that calls are written with; others are the template's own business."""
+    if template.override is not None:
+        return template.override.shown_tokens
+    if not calls:
+        return ()
     syntax = template.abilities.syntax
     literals = "".join(
         filter(None, (syntax.begin, syntax.middle, syntax.between, syntax.end, *syntax.aliases))

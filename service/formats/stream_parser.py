@@ -73,7 +73,7 @@ class StreamParser:
             deltas += self._decide()
         if self._state is _State.THINKING:
             deltas += self._think()
-            behind = len(self._held) if self._state is _State.THOUGHT else 0
+            behind = 0 if self.thinking else len(self._held)
             self.thought_share = max(0.0, 1.0 - behind / max(len(text), 1))
         if self._state is _State.THOUGHT:
             deltas += self._begin_answer()

@@ -21,6 +21,7 @@ from service.formats.messages import (
     to_template_messages,
     to_template_tools,
 )
+from service.formats.overrides import find_override, with_python_tag
 from service.formats.sandbox import RENDER_ERRORS, create_environment
 from service.formats.spellings import Disguise, Scan, Spellings
 from service.formats.stream_parser import TAGS, Tags
@@ -91,6 +92,7 @@ class ChatTemplate:
         self.model = model
         self._environment = create_environment(now)
         self.source, self.stops = self._choose_source()
+        self.override = find_override(self.source)
         # Of the words that are tokens, only those that the template speaks with can be abused.
         markup = (word for word in model.markup_tokens if word in self.source)
         self._spellings = Spellings(model.control_tokens, markup)
@@ -159,7 +161,9 @@ class ChatTemplate:
         answered = [user, called if shows_calls else answer, _result_of(PROBES[0])]
         shows_results = self._shows(_RESULT, answered, shape)
         syntax = self._find_syntax(user, shape) if lists_tools and shows_results else None
-        if syntax is None and "<tool_call>" not in self.source:
+        if self.override is not None and lists_tools:
+            syntax = self.override.syntax
+        elif syntax is None and "<tool_call>" not in self.source:
             lists_tools = False
         return Abilities(
             system=_SYSTEM in self._try([system, user], shape),
@@ -248,9 +252,11 @@ class ChatTemplate:
                 two=written(Message(Role.ASSISTANT, "", tool_calls=PROBES)),
             )
         )
-        if syntax is None or not self.model.eos_token:
-            return syntax
-        return replace(syntax, end=syntax.end.partition(self.model.eos_token)[0])
+        if syntax is None:
+            return None
+        if self.model.eos_token:
+            syntax = replace(syntax, end=syntax.end.partition(self.model.eos_token)[0])
+        return with_python_tag(syntax, self.model.control_tokens)
 
     def _shows(self, text: str, messages: Sequence[Message], shape: Shape) -> bool:
         return text in self._try(messages, shape)
