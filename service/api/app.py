@@ -51,6 +51,7 @@ ROUTERS = (
     models.router,
     llama_server.router,
     openai.embeddings_router,
+    openai.prompts_router,
     *(dialect.router for dialect in DIALECTS),
 )
 
@@ -72,6 +73,7 @@ def create_app(
     replies = ErrorReplies(
         [
             *((path, llama_server.to_error) for path in llama_server.PATHS),
+            (openai.TEMPLATE_PATH, openai.to_error),
             *((dialect.PREFIX, dialect.to_error) for dialect in DIALECTS),
         ]
     )

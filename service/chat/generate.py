@@ -187,6 +187,12 @@ class Chat:
         prepared = await self._prepare(request, await self._template_of(client.model))
         return await client.count_tokens(prepared.prompt)
 
+    async def write_down(self, request: ChatRequest) -> str:
+        """The request's prompt as text. Raises like `start`."""
+        client = self._client_for(request)
+        prepared = await self._prepare(request, await self._template_of(client.model))
+        return "".join(piece.text for piece in prepared.prompt)
+
     async def fits(self, request: ChatRequest, room: int) -> bool:
         """Whether the request's prompt leaves `room` tokens of the context for the answer. Raises
         like `start`."""

@@ -119,7 +119,7 @@ def check_words(path: str, body: dict[str, Any]) -> None:
         assert body["error"]["type"] == "authentication_error"
     elif path in llama_server.PATHS:
         assert body["error"]["code"] == 401
-    elif path.startswith("/v1/"):
+    elif path.startswith("/v1/") or path == "/apply-template":
         error = body["error"]
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
     else:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from service.api.dialects.openai.embeddings import router as embeddings_router
 from service.api.dialects.openai.errors import to_error
+from service.api.dialects.openai.prompts import TEMPLATE_PATH
+from service.api.dialects.openai.prompts import router as prompts_router
 from service.api.dialects.openai.routes import router
 
 NAME = "openai"
 PREFIX = "/v1"
 CHAT_PATHS = ("/v1/chat/completions", "/v1/chat/completions/think")
 
-__all__ = ["CHAT_PATHS", "NAME", "PREFIX", "embeddings_router", "router", "to_error"]
+__all__ = [
+    "CHAT_PATHS",
+    "NAME",
+    "PREFIX",
+    "TEMPLATE_PATH",
+    "embeddings_router",
+    "prompts_router",
+    "router",
+    "to_error",
+]
