@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from service import __version__, log
+from service.api import admin, docs, health, login, models
 from service.api import conversations as conversation_routes
-from service.api import docs, health, login, models
 from service.api.access import Access
 from service.api.deps import Parts
 from service.api.dialects import anthropic, legacy, llama_server, native, openai
@@ -47,6 +47,7 @@ ROUTERS = (
     health.router,
     login.router,
     docs.router,
+    admin.router,
     conversation_routes.router,
     models.router,
     llama_server.router,
@@ -110,7 +111,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         BUILD_INFO.labels(__version__).set(1)
         used_engines = engines or _connect(settings)
         database = await open_database(settings)
-        door = Door(AccessTokens(SqlAccessTokens(database)), may_stand_open=_may_open(settings))
+        tokens = AccessTokens(SqlAccessTokens(database))
+        door = Door(tokens, may_stand_open=_may_open(settings))
         await used_engines.settled()  # a worker that says it is there can answer
         spending = Spending(SqlSpending(database))
         chat = Chat(used_engines, settings.chat, Accounts(spending))
@@ -129,6 +131,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             door,
             limits,
             spending,
+            tokens,
         )
         forgetting = _forgetting(archive, settings.store.keep_days)
         try:

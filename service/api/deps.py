@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from service.auth.door import Door
 from service.auth.limits import RequestLimits
 from service.auth.spending import Spending
+from service.auth.tokens import AccessTokens
 from service.chat.archive import Archive
 from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
@@ -37,6 +38,7 @@ class Parts:
     door: Door
     limits: RequestLimits
     spending: Spending
+    access_tokens: AccessTokens
 
 
 def parts(http_request: Request) -> Parts:
@@ -95,6 +97,14 @@ def _door(http_request: Request) -> Door:
     return parts(http_request).door
 
 
+def _access_tokens(http_request: Request) -> AccessTokens:
+    return parts(http_request).access_tokens
+
+
+def _spending(http_request: Request) -> Spending:
+    return parts(http_request).spending
+
+
 def _principal(http_request: Request) -> Principal:
     """As `access.Access` has found out; there is none on paths that are open to all."""
     principal: Principal = http_request.state.principal
@@ -117,5 +127,7 @@ VectorsDep = Annotated[Vectors, Depends(_vectors)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
 ArchiveDep = Annotated[Archive, Depends(_archive)]
 DoorDep = Annotated[Door, Depends(_door)]
+AccessTokensDep = Annotated[AccessTokens, Depends(_access_tokens)]
+SpendingDep = Annotated[Spending, Depends(_spending)]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

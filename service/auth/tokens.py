@@ -168,8 +168,7 @@ class AccessTokens:
         return replace(token, revoked_at=now)
 
     async def _note(self, act: str, token: AccessToken) -> None:
-        """An act that cannot be noted has been done all the same, and the log says so."""
-        _log.info("administration", actor=self._actor, act=act, about=token.name)
+        """An act that cannot be noted has been done all the same; then the log says so."""
         try:
             await self._store.note_act(self._clock(), self._actor, act, token.name)
         except StoreUnavailable as error:

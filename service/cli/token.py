@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
-from collections.abc import Awaitable, Callable
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
+from service.auth.spending import since
 from service.auth.tokens import AccessTokens
-from service.domain.access import AccessToken, Scope
+from service.domain.access import AccessToken, Limits, Scope, Spent
 from service.domain.errors import InvalidRequest
 from service.settings import load_settings
 from service.store.access_tokens import SqlAccessTokens
-from service.store.database import open_database
+from service.store.database import Database, open_database
+from service.store.spending import SqlSpending
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MAX_SECONDS = 100 * 365 * 86400
 _LIFETIME = re.compile(r"([1-9][0-9]{0,8})([mhdw])", re.ASCII)
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def limit_option(name: str, meaning: str) -> Callable[[F], F]:
+    """An option that limits something from 1 up, and does not where it is not given."""
+    return click.option(
+        name, metavar="N", type=click.IntRange(1), help=f"{meaning}  [default: no limit]"
+    )
 
 
 @click.group()
@@ -59,6 +73,16 @@ def token() -> None:
     type=click.IntRange(1, 100_000),
     help="How many requests it is good for in any minute.  [default: no limit]",
 )
+@limit_option("--tokens-per-minute", "How many tokens, of prompts and answers, in any minute.")
+@limit_option("--tokens-per-day", "How many tokens a day (UTC).")
+@limit_option("--tokens-per-month", "How many tokens a month (UTC).")
+@limit_option("--streams", "How many answers at once.")
+@limit_option("--prompt-tokens", "How long a prompt may be.")
+@limit_option("--answer-tokens", "How long an answer may be.")
+@click.option("--weight", default=1.0, show_default=True, help="Its share of a busy engine.")
+@click.option(
+    "--model", "models", multiple=True, help="The only models it may use.  [default: all]"
+)
 @as_json_option
 def create(
     name: str,
@@ -66,6 +90,7 @@ def create(
     expires: str | None,
     requests_per_minute: int | None,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """Make an access token and print it, this once.
 
@@ -73,13 +98,15 @@ def create(
     Examples:
       parley token create --name laptop
       parley token create --name batch --scope chat --scope embed --expires 12h
-      parley token create --name guests --requests-per-minute 30
+      parley token create --name guests --requests-per-minute 30 --tokens-per-day 50000
       curl -H "Authorization: Bearer $(parley token create --name ci)" http://host:8000/v1/models
     """
     opened = frozenset(Scope(scope) for scope in scopes) or frozenset({Scope.CHAT})
     lifetime = None if expires is None else to_seconds(expires)
     made, secret = _with_tokens(
-        lambda tokens: tokens.create(name, opened, lifetime, requests_per_minute)
+        lambda tokens: tokens.create(
+            name, opened, lifetime, requests_per_minute, limits=Limits(**limits)
+        )
     )
     _print_secret(made, secret, as_json)
 
@@ -132,6 +159,52 @@ def list_tokens(as_json: bool) -> None:
         click.echo(to_table(found, datetime.now(UTC).timestamp()))
 
 
+@token.command()
+@click.argument("named", metavar="NAME", required=False)
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 366))
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def usage(named: str | None, days: int, as_csv: bool) -> None:
+    """What access tokens were used for, by day (UTC) and model; of NAME only, where it is given.
+
+    \b
+    Examples:
+      parley token usage
+      parley token usage laptop --days 7 --csv
+    """
+    names, found = _read(lambda database: _usage(database, since(days, time.time())))
+    header = ("TOKEN", "DAY", "MODEL", "ANSWERS", "PROMPT", "CACHED", "COMPLETION")
+    rows = [
+        (names.get(s.principal_id, s.principal_id), *(str(v) for v in list(asdict(s).values())[1:]))
+        for s in found
+    ]
+    rows = [row for row in rows if named in (None, row[0])]
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerows([tuple(word.lower() for word in header), *rows])
+    else:
+        click.echo(_aligned([header, *rows]))
+
+
+@token.command()
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+def audit(limit: int) -> None:
+    """What was done to access tokens, and by whom, the newest first.
+
+    \b
+    Example:
+      parley token audit
+    """
+    acts = _with_tokens(lambda tokens: tokens.acts(limit))
+    rows = [(_to_iso(act.at) or "", act.actor, act.act, act.about) for act in acts]
+    click.echo(_aligned([("WHEN", "WHO", "DID", "TO"), *rows]))
+
+
+async def _usage(database: Database, day: str) -> tuple[dict[str, str], list[Spent]]:
+    tokens = await AccessTokens(SqlAccessTokens(database)).list_all()
+    found = await SqlSpending(database).spent(None, day)
+    return {kept.id: kept.name for kept in tokens}, found
+
+
 def to_seconds(text: str) -> float:
     """`90d` in seconds. Raises `InvalidRequest`."""
     found = _LIFETIME.fullmatch(text)
@@ -156,6 +229,7 @@ def to_facts(kept: AccessToken) -> dict[str, Any]:
         "last_used_at": _to_iso(kept.last_used_at),
         "revoked_at": _to_iso(kept.revoked_at),
         "requests_per_minute": kept.requests_per_minute,
+        "limits": {k: v for k, v in asdict(kept.limits).items() if v not in (None, ())},
     }
 
 
@@ -173,6 +247,10 @@ def to_table(found: list[AccessToken], now: float) -> str:
         )
         for kept in found
     ]
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -208,10 +286,14 @@ def _print_secret(kept: AccessToken, secret: str, as_json: bool) -> None:
 
 
 def _with_tokens(work: Callable[[AccessTokens], Awaitable[T]]) -> T:
+    return _read(lambda database: work(AccessTokens(SqlAccessTokens(database))))
+
+
+def _read(work: Callable[[Database], Awaitable[T]]) -> T:
     async def run() -> T:
         database = await open_database(load_settings())
         try:
-            return await work(AccessTokens(SqlAccessTokens(database)))
+            return await work(database)
         finally:
             await database.aclose()
 

@@ -1,0 +1,162 @@
+"""Access handed out over HTTP, limits on what is answered, and usage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.auth.tokens import AccessTokens
+from service.domain.access import Limits, Scope
+from service.domain.chat import ChatRequest, Message, Role
+from tests.api.running import connected_client, running_app
+from tests.fakes.engine import FakeEngine
+
+ASK = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
+
+
+@pytest.fixture
+async def app(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[FastAPI]:
+    async with running_app(engine, tmp_path) as app:
+        yield app
+
+
+@pytest.fixture
+async def tokens(app: FastAPI) -> AccessTokens:
+    found: AccessTokens = app.state.parts.access_tokens
+    return found
+
+
+@pytest.fixture
+async def admin(app: FastAPI, tokens: AccessTokens) -> AsyncIterator[httpx.AsyncClient]:
+    _, secret = await tokens.create("boss", frozenset({Scope.ADMIN}), None)
+    async with connected_client(app) as client:
+        client.headers["Authorization"] = f"Bearer {secret}"
+        yield client
+
+
+async def test_tokens_are_made_listed_replaced_and_revoked(
+    admin: httpx.AsyncClient, app: FastAPI
+) -> None:
+    body = {"name": "guest", "limits": {"tokens_per_day": 1000, "models": ["fake"]}}
+    made = (await admin.post("/v1/admin/tokens", json=body)).json()
+    secret = made["access_token"]
+    assert (made["scopes"], made["limits"]["tokens_per_day"]) == (["chat"], 1000)
+    assert "digest" not in made
+    listed = (await admin.get("/v1/admin/tokens")).json()
+    assert [token["name"] for token in listed] == ["boss", "guest"]
+    assert secret not in str(listed)
+    rotated = (await admin.post("/v1/admin/tokens/guest/rotate")).json()["access_token"]
+    async with connected_client(app) as guest:
+        old = {"Authorization": f"Bearer {secret}"}
+        assert (await guest.get("/v1/models", headers=old)).status_code == 401
+        new = {"Authorization": f"Bearer {rotated}"}
+        assert (await guest.get("/v1/models", headers=new)).status_code == 200
+        assert (await guest.get("/v1/admin/tokens", headers=new)).status_code == 403
+        assert (await admin.delete("/v1/admin/tokens/guest")).json()["revoked_at"] is not None
+        assert (await guest.get("/v1/models", headers=new)).status_code == 401
+    acts = (await admin.get("/v1/admin/audit")).json()
+    assert [(act["actor"], act["act"], act["about"]) for act in acts] == [
+        ("boss", "revoke", "guest"),
+        ("boss", "rotate", "guest"),
+        ("boss", "create", "guest"),
+        ("operator", "create", "boss"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"name": "boss"}, 400),
+        ({"name": "x", "scopes": ["all"]}, 422),
+        ({"name": "x", "limits": {"tokens_per_day": 0}}, 422),
+        ({"name": "x", "limit": {}}, 422),
+    ],
+)
+async def test_a_token_that_cannot_be_made_is_refused(
+    admin: httpx.AsyncClient, body: dict[str, object], status: int
+) -> None:
+    reply = await admin.post("/v1/admin/tokens", json=body)
+    assert reply.status_code in (400, status)
+    assert reply.json()["error"]["message"]
+
+
+async def test_unknown_tokens_are_named(admin: httpx.AsyncClient) -> None:
+    reply = await admin.delete("/v1/admin/tokens/nobody")
+    assert reply.status_code == 400
+    assert "nobody" in reply.json()["error"]["message"]
+
+
+async def test_what_is_answered_is_within_the_limits_and_counted(
+    app: FastAPI, tokens: AccessTokens, engine: FakeEngine
+) -> None:
+    limits = Limits(tokens_per_minute=60, weight=2.0)
+    _, secret = await tokens.create("guest", frozenset({Scope.CHAT}), None, limits=limits)
+    engine.answers("one two three", "four")
+    async with connected_client(app) as client:
+        client.headers["Authorization"] = f"Bearer {secret}"
+        first = await client.post("/v1/chat/completions", json=ASK)
+        assert first.status_code == 200
+        assert first.headers["x-ratelimit-limit-tokens"] == "60"
+        usage = first.json()["usage"]
+        assert engine.jobs[0].weight == 2.0
+        left = 60 - usage["total_tokens"]
+        too_many = {**ASK, "max_tokens": left - usage["prompt_tokens"] + 1}
+        refused = await client.post("/v1/chat/completions", json=too_many)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["type"]
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        just_enough = {**ASK, "max_tokens": left - usage["prompt_tokens"]}
+        assert (await client.post("/v1/chat/completions", json=just_enough)).status_code == 200
+        mine = (await client.get("/v1/me/usage")).json()["data"]
+        assert [(row["model"], row["answers"]) for row in mine] == [("fake", 2)]
+        assert mine[0]["completion_tokens"] == 4
+        text = (await client.get("/v1/me/usage", params={"format": "csv"})).text.splitlines()
+        assert text[0].startswith("day,model,answers")
+        assert len(text) == 2
+
+
+async def test_one_answer_at_a_time_means_one(
+    app: FastAPI, tokens: AccessTokens, engine: FakeEngine
+) -> None:
+    _, secret = await tokens.create("g", frozenset({Scope.CHAT}), None, limits=Limits(streams=1))
+    engine.paced = True
+    async with connected_client(app) as client:
+        client.headers["Authorization"] = f"Bearer {secret}"
+        parts = app.state.parts
+        principal = await tokens.principal_of(secret)
+        request = ChatRequest((Message(Role.USER, "Hi"),))
+        async with await parts.chat.start(request, principal):
+            refused = await client.post("/v1/messages", json=ASK)
+            assert refused.status_code == 429
+            assert refused.json()["error"]["type"] == "rate_limit_error"
+        engine.paced = False
+        assert (await client.post("/v1/messages", json=ASK)).status_code == 200
+
+
+async def test_a_token_for_other_models_is_refused_by_name(
+    app: FastAPI, tokens: AccessTokens
+) -> None:
+    limits = Limits(models=("other",))
+    _, secret = await tokens.create("g", frozenset({Scope.CHAT}), None, limits=limits)
+    async with connected_client(app) as client:
+        client.headers["Authorization"] = f"Bearer {secret}"
+        refused = await client.post("/v1/chat/completions", json=ASK)
+        assert refused.status_code == 403
+        assert "may use other, and fake answers now" in refused.json()["error"]["message"]
+
+
+async def test_everybodys_usage_is_for_administrators(
+    admin: httpx.AsyncClient, tokens: AccessTokens, app: FastAPI
+) -> None:
+    made, secret = await tokens.create("guest", frozenset({Scope.CHAT}), None)
+    async with connected_client(app) as client:
+        client.headers["Authorization"] = f"Bearer {secret}"
+        await client.post("/chat", json={"message": "Hi"})
+        assert (await client.get("/v1/admin/usage")).status_code == 403
+    rows = (await admin.get("/v1/admin/usage")).json()["data"]
+    assert [(row["principal_id"], row["answers"]) for row in rows] == [(made.id, 1)]
