@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
-from service.settings import ApiSettings, AuthSettings, Settings
+from service.settings import ApiSettings, AuthSettings, EmbedSettings, RerankSettings, Settings
 from tests.fakes.engine import FakeEngine
 
 
@@ -24,8 +24,17 @@ async def running_app(
     api: ApiSettings | None = None,
     auth: AuthSettings | None = None,
 ) -> AsyncIterator[FastAPI]:
-    """The application with its lifespan, keeping conversations in `state_dir`."""
-    settings = Settings(state_dir=state_dir, api=api or ApiSettings(), auth=auth or AuthSettings())
+    """The application with its lifespan, keeping conversations in `state_dir`.
+
+    It may embed and rerank, where `engine` has companions that do.
+    """
+    settings = Settings(
+        state_dir=state_dir,
+        api=api or ApiSettings(),
+        auth=auth or AuthSettings(),
+        embed=EmbedSettings(model="fake-embedder"),
+        rerank=RerankSettings(model="fake-reranker"),
+    )
     app = create_app(settings, engines=engine)
     async with app.router.lifespan_context(app):
         yield app

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.companion import EMBEDDER, RERANKER
 from tests.fakes.engine import FakeEngine
 
 FOLDER = Path(__file__).parent
@@ -42,6 +43,8 @@ def reply_of(request: Path, reply: httpx.Response) -> Path:
 
 async def ask(client: httpx.AsyncClient, engine: FakeEngine, request: Path) -> httpx.Response:
     recorded = _recorded(request)
+    for model in (EMBEDDER, RERANKER):
+        engine.companion(model)
     if "answer" in recorded:
         engine.answers(recorded["answer"])
     return await client.post(recorded["path"], json=recorded["body"])
