@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from service.auth.spending import Reservation, Spending
@@ -43,12 +45,12 @@ class Accounts:
             room = max(1, client.model.context_length - prompt_tokens)
             reservation = await self._spending.reserve(principal, prompt_tokens, max_tokens, room)
         allowed = replace(job, max_tokens=reservation.max_tokens, weight=limits.weight)
-        try:
-            stream = await client.submit(allowed)
-        except BaseException:
+        async with AsyncExitStack() as on_failure:
             if reservation.key is not None:
-                await self._spending.settle(principal, reservation, model, Usage(), began=False)
-            raise
+                settle = partial(self._spending.settle, began=False)
+                on_failure.push_async_callback(settle, principal, reservation, model, Usage())
+            stream = await client.submit(allowed)
+            on_failure.pop_all()
         return CountedStream(stream, self._spending, principal, reservation, model)
 
 
