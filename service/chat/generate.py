@@ -45,13 +45,15 @@ LONG_TEXT = 65_536  # characters; less is rendered before anybody could notice
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: what the events of a generation add up to."""
+    """A whole answer: what the events of a generation add up to. The calls came behind the first
+    `num_before_calls` characters of the text."""
 
     text: str
     reasoning: str
     finished: Finished
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    num_before_calls: int = 0
 
 
 class EventSource(Protocol):
@@ -290,8 +292,9 @@ async def collect(generation: EventSource) -> Answer:
     """The whole answer; closes the generation. Raises the error of a generation that failed."""
     text: list[str] = []
     reasoning: list[str] = []
-    calls: list[ToolCall] = []
+    calls: list[_Call] = []
     logprobs: list[TokenLogprob] = []
+    num_before_calls = 0
     async with generation:
         async for event in generation:
             match event:
@@ -301,20 +304,31 @@ async def collect(generation: EventSource) -> Answer:
                 case ReasoningDelta(text=piece):
                     reasoning.append(piece)
                 case ToolCallDelta():
+                    num_before_calls = num_before_calls if calls else sum(map(len, text))
                     _add_to(calls, event)
                 case Failed(error=error):
                     raise error
                 case Finished():
                     return Answer(
-                        "".join(text), "".join(reasoning), event, tuple(calls), tuple(logprobs)
+                        "".join(text),
+                        "".join(reasoning),
+                        event,
+                        tuple(ToolCall(c.id, c.name, "".join(c.arguments)) for c in calls),
+                        tuple(logprobs),
+                        num_before_calls,
                     )
     raise GenerationFailed("The generation ended without saying why.")
 
 
-def _add_to(calls: list[ToolCall], delta: ToolCallDelta) -> None:
+@dataclass(frozen=True, slots=True)
+class _Call:
+    id: str
+    name: str
+    arguments: list[str]
+
+
+def _add_to(calls: list[_Call], delta: ToolCallDelta) -> None:
     """Calls begin in their order, each when the one before is complete."""
     if delta.index == len(calls):
-        calls.append(ToolCall(delta.id or "", delta.name or "", delta.arguments))
-    else:
-        call = calls[delta.index]
-        calls[delta.index] = replace(call, arguments=call.arguments + delta.arguments)
+        calls.append(_Call(delta.id or "", delta.name or "", []))
+    calls[delta.index].arguments.append(delta.arguments)

@@ -25,7 +25,12 @@ from service.formats.overrides import find_override, with_python_tag
 from service.formats.sandbox import RENDER_ERRORS, create_environment
 from service.formats.spellings import Disguise, Scan, Spellings
 from service.formats.stream_parser import TAGS, Tags
-from service.formats.told_tools import calls_as_text, describe, results_as_text
+from service.formats.told_tools import (
+    calls_as_text,
+    describe,
+    results_as_text,
+    said_with_results,
+)
 from service.formats.tool_syntax import (
     ANSWER,
     IN_TEXT,
@@ -65,7 +70,8 @@ class Abilities:
     """What a template was found to do with messages, by trying.
 
     `tools` says whether it tells the model about tools, `calls` about calls that were made,
-    `results` about what tools answered. `syntax` is how the model is to call tools.
+    `results` about what tools answered, and `user_after_result` whether the user may speak next.
+    `syntax` is how the model is to call tools.
     """
 
     system: bool
@@ -73,6 +79,7 @@ class Abilities:
     tools: bool
     calls: bool
     results: bool
+    user_after_result: bool
     syntax: ToolSyntax
     shape: Shape
 
@@ -171,6 +178,7 @@ class ChatTemplate:
             tools=lists_tools,
             calls=shows_calls,
             results=shows_results,
+            user_after_result=self._shows(_LATER, [*answered, Message(Role.USER, _LATER)], shape),
             syntax=syntax or IN_TEXT,
             shape=shape,
         )
@@ -203,6 +211,8 @@ class ChatTemplate:
             told = calls_as_text(told, abilities.syntax)
         if described or not abilities.results:
             told = results_as_text(told)
+        elif not abilities.user_after_result:
+            told = said_with_results(told)
         if described:
             at = next((i for i, m in enumerate(told) if m.role is not Role.SYSTEM), len(told))
             told.insert(at, describe(described))

@@ -43,6 +43,18 @@ def results_as_text(messages: Sequence[Message]) -> list[Message]:
     return [_said(message) if message.role is Role.TOOL else message for message in messages]
 
 
+def said_with_results(messages: Sequence[Message]) -> list[Message]:
+    """The messages with what the user said directly behind a tool's answer as part of that."""
+    told: list[Message] = []
+    for message in messages:
+        last = told[-1] if told else None
+        if message.role is Role.USER and last is not None and last.role is Role.TOOL:
+            told[-1] = replace(last, content=f"{last.content}\n\n{message.content}")
+        else:
+            told.append(message)
+    return told
+
+
 def _described(tool: Tool) -> str:
     function = {
         "name": tool.name,

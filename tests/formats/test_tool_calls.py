@@ -4,6 +4,7 @@ to the grammar that follows from the same syntax."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -213,3 +214,23 @@ def test_calls_beyond_the_limit_are_dropped() -> None:
     text = f"<tool_call>{JSON_CALL}</tool_call>" * 3
     assert read(IN_TEXT, [text], max_calls=1) == [("look", '{"city": "x"}')]
     assert read(IN_TEXT, [text], max_calls=2) == [("look", '{"city": "x"}')] * 2
+
+
+def test_what_the_user_says_behind_a_result_is_told_with_it_where_turns_are_strict() -> None:
+    strict = FAMILIES[0].model
+    source = (strict.chat_template or "").replace(
+        "{%- for message in messages %}",
+        "{%- for message in messages %}{%- if message.role == 'user' and not loop.first and "
+        "messages[loop.index0 - 1].role == 'tool' %}{{ raise_exception('no turn') }}{% endif %}",
+    )
+    call = ToolCall("call_1", "look", "{}")
+    told = [
+        Message(Role.USER, "Hi"),
+        Message(Role.ASSISTANT, "", tool_calls=(call,)),
+        Message(Role.TOOL, "Sunny", tool_call_id="call_1"),
+        Message(Role.USER, "And now?"),
+    ]
+    prompt = ChatTemplate(replace(strict, chat_template=source)).render(told, TOOLS)
+    assert "<|im_start|>tool\nSunny\n\nAnd now?<|im_end|>" in "".join(p.text for p in prompt)
+    prompt = template_of(FAMILIES[0]).render(told, TOOLS)
+    assert "<|im_start|>user\nAnd now?<|im_end|>" in "".join(p.text for p in prompt)

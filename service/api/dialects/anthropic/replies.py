@@ -71,9 +71,13 @@ def to_message(reply: Reply, answer: Answer) -> dict[str, Any]:
     if answer.reasoning and reply.thoughts is not Thoughts.LEFT_OUT:
         thought = answer.reasoning if reply.thoughts is Thoughts.SHOWN else ""
         blocks.append({"type": "thinking", "thinking": thought, "signature": SIGNATURE})
-    if answer.text:
-        blocks.append({"type": "text", "text": answer.text})
+    at = answer.num_before_calls if answer.tool_calls else len(answer.text)
+    before, behind = answer.text[:at], answer.text[at:]
+    if before:
+        blocks.append({"type": "text", "text": before})
     blocks += map(to_use_block, answer.tool_calls)
+    if behind:
+        blocks.append({"type": "text", "text": behind})
     return reply.head(blocks, answer.finished.usage) | reply.stop(answer.finished)
 
 
