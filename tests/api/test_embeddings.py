@@ -68,7 +68,7 @@ async def test_inputs_come_in_four_shapes(
     inputs: tuple[object, ...],
     client: httpx.AsyncClient,
     embedder: FakeCompanion,
-):
+) -> None:
     found = vectors(await embed(client, given))
     lengths = [len(i.split()) if isinstance(i, str) else len(i) for i in inputs]  # type: ignore[arg-type]
     assert found == [[n, 0.0, 0.0, 0.0] for n in lengths]
@@ -79,20 +79,22 @@ async def test_inputs_come_in_four_shapes(
 
 async def test_the_reply_says_which_model_and_how_many_tokens(
     client: httpx.AsyncClient, embedder: FakeCompanion
-):
+) -> None:
     reply = (await embed(client, ["one two", "three"], model="fake-embedder", user="me")).json()
     assert reply["model"] == "fake-embedder"
     assert reply["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
-async def test_base64_has_the_same_numbers(client: httpx.AsyncClient, embedder: FakeCompanion):
+async def test_base64_has_the_same_numbers(
+    client: httpx.AsyncClient, embedder: FakeCompanion
+) -> None:
     (vector,) = vectors(await embed(client, "one two", encoding_format="base64"))
     assert struct.unpack("<4f", base64.b64decode(vector)) == (2.0, 0.0, 0.0, 0.0)
 
 
 async def test_dimensions_are_passed_on_and_bounded_by_the_models(
     client: httpx.AsyncClient, embedder: FakeCompanion
-):
+) -> None:
     assert vectors(await embed(client, "one two", dimensions=2)) == [[2.0, 0.0]]
     error = (await embed(client, "one", dimensions=5)).json()["error"]
     assert (error["message"], error["param"]) == (
@@ -127,7 +129,7 @@ async def test_what_cannot_be_embedded_is_refused_by_name(
     param: str,
     client: httpx.AsyncClient,
     embedder: FakeCompanion,
-):
+) -> None:
     # The plain encoder writes half a surrogate pair as JSON can spell it.
     headers = {"Content-Type": "application/json"}
     reply = await client.post("/v1/embeddings", content=json.dumps(body), headers=headers)
@@ -142,7 +144,7 @@ async def test_what_cannot_be_embedded_is_refused_by_name(
 
 async def test_a_service_without_an_embedding_model_says_how_to_get_one(
     engine: FakeEngine, tmp_path: Path
-):
+) -> None:
     app = create_app(Settings(state_dir=tmp_path), engines=engine)
     async with app.router.lifespan_context(app), connected_client(app) as client:
         reply = await embed(client, "one")
@@ -150,7 +152,9 @@ async def test_a_service_without_an_embedding_model_says_how_to_get_one(
     assert "PARLEY_EMBED__MODEL" in reply.json()["error"]["message"]
 
 
-async def test_while_the_model_is_away_the_client_is_told_to_come_back(client: httpx.AsyncClient):
+async def test_while_the_model_is_away_the_client_is_told_to_come_back(
+    client: httpx.AsyncClient,
+) -> None:
     reply = await embed(client, "one")
     assert reply.status_code == 503
     assert int(reply.headers["Retry-After"]) >= 1
@@ -158,7 +162,7 @@ async def test_while_the_model_is_away_the_client_is_told_to_come_back(client: h
 
 async def test_a_full_queue_and_a_long_input_are_the_engines_to_refuse(
     client: httpx.AsyncClient, embedder: FakeCompanion
-):
+) -> None:
     embedder.refuses(QueueFull("3 requests are waiting.", retry_after_seconds=7))
     reply = await embed(client, "one")
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "7")
@@ -170,7 +174,7 @@ async def test_a_full_queue_and_a_long_input_are_the_engines_to_refuse(
 
 async def test_a_client_that_hangs_up_cancels_its_work(
     engine: FakeEngine, embedder: FakeCompanion, tmp_path: Path
-):
+) -> None:
     embedder.hangs = True
     settings = Settings(state_dir=tmp_path, embed=EmbedSettings(model="any"))
     app = create_app(settings, engines=engine)
@@ -182,7 +186,9 @@ async def test_a_client_that_hangs_up_cancels_its_work(
         await embedder.until(lambda: embedder.cancelled)
 
 
-async def test_the_list_of_models_has_it(client: httpx.AsyncClient, embedder: FakeCompanion):
+async def test_the_list_of_models_has_it(
+    client: httpx.AsyncClient, embedder: FakeCompanion
+) -> None:
     listed = (await client.get("/v1/models")).json()["data"]
     assert [model["id"] for model in listed] == ["fake", "fake-embedder"]
     assert (await client.get("/v1/models/fake-embedder")).json()["id"] == "fake-embedder"

@@ -46,7 +46,7 @@ async def rerank(client: httpx.AsyncClient, path: str = "/v1/rerank", **body: ob
 @pytest.mark.parametrize("path", ["/rerank", "/reranking", "/v1/rerank", "/v1/reranking"])
 async def test_the_best_document_comes_first(
     path: str, client: httpx.AsyncClient, reranker: FakeCompanion
-):
+) -> None:
     assert await rerank(client, path) == {
         "model": "fake-reranker",
         "object": "list",
@@ -59,7 +59,7 @@ async def test_the_best_document_comes_first(
     }
 
 
-async def test_only_so_many_as_wanted(client: httpx.AsyncClient, reranker: FakeCompanion):
+async def test_only_so_many_as_wanted(client: httpx.AsyncClient, reranker: FakeCompanion) -> None:
     reply = await rerank(client, top_n=1, return_documents=True)
     assert reply["results"] == [{"index": 2, "relevance_score": 0.5, "document": {"text": "a cat"}}]
     assert len((await rerank(client, top_n=99))["results"]) == 3
@@ -67,14 +67,14 @@ async def test_only_so_many_as_wanted(client: httpx.AsyncClient, reranker: FakeC
 
 async def test_documents_may_be_objects_with_a_text(
     client: httpx.AsyncClient, reranker: FakeCompanion
-):
+) -> None:
     wrapped = [{"text": document} for document in DOCUMENTS]
     assert await rerank(client, documents=wrapped) == await rerank(client)
 
 
 async def test_texts_are_answered_as_their_clients_expect(
     client: httpx.AsyncClient, reranker: FakeCompanion
-):
+) -> None:
     body = {"query": "cat", "texts": DOCUMENTS, "return_text": True, "top_n": 1}
     reply = await client.post("/rerank", json=body)
     assert reply.json() == [{"index": 2, "score": 0.5, "text": "a cat"}]
@@ -97,7 +97,7 @@ async def test_texts_are_answered_as_their_clients_expect(
 )
 async def test_what_cannot_be_ranked_is_refused_by_name(
     body: dict[str, Any], message: str, client: httpx.AsyncClient, reranker: FakeCompanion
-):
+) -> None:
     reply = await client.post("/v1/rerank", json=body)
     error = reply.json()["error"]
     assert message in error["message"]
@@ -107,7 +107,7 @@ async def test_what_cannot_be_ranked_is_refused_by_name(
 
 async def test_a_service_without_a_reranking_model_says_how_to_get_one(
     engine: FakeEngine, tmp_path: Path
-):
+) -> None:
     app = create_app(Settings(state_dir=tmp_path), engines=engine)
     async with app.router.lifespan_context(app), connected_client(app) as client:
         reply = await client.post("/v1/rerank", json={"query": "a", "documents": ["a"]})
@@ -116,7 +116,7 @@ async def test_a_service_without_a_reranking_model_says_how_to_get_one(
     assert "PARLEY_RERANK__MODEL" in error["message"]
 
 
-async def test_text_becomes_token_ids_and_text_again(client: httpx.AsyncClient):
+async def test_text_becomes_token_ids_and_text_again(client: httpx.AsyncClient) -> None:
     body = {"content": "Hello there, Hello", "add_special": True}
     tokens = (await client.post("/tokenize", json=body)).json()["tokens"]
     assert tokens == [0, 1, 2, 3]
@@ -124,21 +124,21 @@ async def test_text_becomes_token_ids_and_text_again(client: httpx.AsyncClient):
     assert reply.json() == {"content": "[BEGIN]Hello there, Hello"}
 
 
-async def test_tokens_come_with_their_pieces(client: httpx.AsyncClient):
+async def test_tokens_come_with_their_pieces(client: httpx.AsyncClient) -> None:
     body = {"content": "Hello there", "with_pieces": True}
     assert (await client.post("/tokenize", json=body)).json() == {
         "tokens": [{"id": 1, "piece": "Hello"}, {"id": 2, "piece": " there"}]
     }
 
 
-async def test_nothing_is_nothing(client: httpx.AsyncClient):
+async def test_nothing_is_nothing(client: httpx.AsyncClient) -> None:
     assert (await client.post("/tokenize", json={})).json() == {"tokens": []}
     assert (await client.post("/detokenize", json={})).json() == {"content": ""}
 
 
 async def test_words_of_another_model_can_be_asked_for_by_its_name(
     client: httpx.AsyncClient, reranker: FakeCompanion
-):
+) -> None:
     body = {"content": "Hello", "model": "fake-reranker"}
     assert (await client.post("/tokenize", json=body)).json() == {"tokens": [1]}
     assert len(reranker.questions) == 1
@@ -147,13 +147,15 @@ async def test_words_of_another_model_can_be_asked_for_by_its_name(
 
 
 @pytest.mark.parametrize("tokens", [[-1], [2**31], [999]])
-async def test_what_is_no_token_id_is_refused(tokens: list[int], client: httpx.AsyncClient):
+async def test_what_is_no_token_id_is_refused(tokens: list[int], client: httpx.AsyncClient) -> None:
     reply = await client.post("/detokenize", json={"tokens": tokens})
     assert reply.status_code == 400
     assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_props_say_what_clients_ask_for(client: httpx.AsyncClient, engine: FakeEngine):
+async def test_props_say_what_clients_ask_for(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     facts = (await client.get("/props")).json()
     assert facts["model_alias"] == "fake"
     assert facts["total_slots"] == 4

@@ -62,7 +62,7 @@ def engine_of(service: Parley, mode: str) -> int:
     raise AssertionError(f"no engine runs to {mode}")
 
 
-def test_texts_become_the_models_vectors_and_documents_are_put_in_order(parley: Parley):
+def test_texts_become_the_models_vectors_and_documents_are_put_in_order(parley: Parley) -> None:
     client = openai.OpenAI(base_url=f"{parley.url}/v1", api_key="none", max_retries=0)
     texts = ["the cat sat on the mat", "zebra"]
     made = client.embeddings.create(model="encoder", input=texts)
@@ -83,7 +83,7 @@ def test_texts_become_the_models_vectors_and_documents_are_put_in_order(parley: 
 
 def test_an_engine_that_dies_is_replaced_and_its_requests_are_answered_all_the_same(
     parley: Parley,
-):
+) -> None:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(embed, parley, LONG)
         wait_until_reading(parley)
@@ -94,7 +94,7 @@ def test_an_engine_that_dies_is_replaced_and_its_requests_are_answered_all_the_s
     assert len(reply.json()["data"]) == len(LONG)
 
 
-def test_a_service_that_stops_finishes_what_it_reads(parley: Parley):
+def test_a_service_that_stops_finishes_what_it_reads(parley: Parley) -> None:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(embed, parley, LONG)
         wait_until_reading(parley)

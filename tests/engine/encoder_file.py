@@ -78,7 +78,7 @@ class RandomEncoder:
     def vector(self, text: str) -> Floats:
         """What the model should make of a text, of length 1."""
         pooled = self.pooled([CLS, *self.ids(text), SEP])
-        return pooled / np.linalg.norm(pooled)
+        return np.asarray(pooled / np.linalg.norm(pooled))
 
     def score(self, query: str, document: str) -> float:
         """How well the document answers, in the model's eyes."""
@@ -89,9 +89,10 @@ class RandomEncoder:
         if self.pooling == "mean":
             return np.asarray(states.mean(axis=0))
         if self.pooling == "cls":
-            return states[0]
+            return np.asarray(states[0])
         inner = np.tanh(states[0] @ self._weight("cls.weight").T + self._weight("cls.bias"))
-        return inner @ self._weight("cls.output.weight").T + self._weight("cls.output.bias")
+        scores = inner @ self._weight("cls.output.weight").T + self._weight("cls.output.bias")
+        return np.asarray(scores)
 
     @cached_property
     def weights(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -194,7 +195,7 @@ class RandomEncoder:
     def _norm(self, states: Floats, name: str) -> Floats:
         centred = states - states.mean(axis=-1, keepdims=True)
         scaled = centred / np.sqrt(centred.var(axis=-1, keepdims=True) + _EPSILON)
-        return scaled * self._weight(f"{name}.weight") + self._weight(f"{name}.bias")
+        return np.asarray(scaled * self._weight(f"{name}.weight") + self._weight(f"{name}.bias"))
 
 
 def _random(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -209,4 +210,5 @@ def _random(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.n
 
 def _gelu(values: Floats) -> Floats:
     """By the tangent, as llama.cpp has it."""
-    return 0.5 * values * (1 + np.tanh(np.sqrt(2 / np.pi) * (values + 0.044715 * values**3)))
+    inner = np.sqrt(2 / np.pi) * (values + 0.044715 * values**3)
+    return np.asarray(0.5 * values * (1 + np.tanh(inner)))

@@ -29,10 +29,11 @@ class FakeReader:
     calls: list[list[list[int]]] = field(default_factory=list)
     max_sequences: int = 4
     aborted: bool = False
+    info: ModelInfo = field(init=False)
 
-    @property
-    def info(self) -> ModelInfo:
-        return ModelInfo("fake", "", 100, 100, 4, 1000, 0, 0, 0, mode=self.mode, vector_length=2)
+    def __post_init__(self) -> None:
+        sizes = (100, 100, 4, 1000, 0, 0, 0)
+        self.info = ModelInfo("fake", "", *sizes, mode=self.mode, vector_length=2)
 
     def read(self, inputs: Sequence[Sequence[int]]) -> Vectors:
         self.calls.append([list(token_ids) for token_ids in inputs])
@@ -74,7 +75,7 @@ class Loop:
         return [struct.unpack("<2f", v) for f in frames for v in f.vectors]
 
 
-def test_each_input_becomes_a_vector_of_length_one_in_order():
+def test_each_input_becomes_a_vector_of_length_one_in_order() -> None:
     loop = Loop()
     loop.ask(7, [3] * 1, [2, 2], [0])
     loop.embedder.step()
@@ -86,7 +87,7 @@ def test_each_input_becomes_a_vector_of_length_one_in_order():
     assert not loop.embedder.open
 
 
-def test_dimensions_cut_the_vector_before_it_is_made_of_length_one():
+def test_dimensions_cut_the_vector_before_it_is_made_of_length_one() -> None:
     loop = Loop()
     loop.embedder.open.add((1, 1))
     loop.embedder.inbox.put(Asked((1, 1), "", [[5, 5]], dimensions=1))
@@ -95,7 +96,7 @@ def test_dimensions_cut_the_vector_before_it_is_made_of_length_one():
     assert struct.unpack("<f", frame.vectors[0]) == (1.0,)
 
 
-def test_requests_that_wait_together_are_read_together():
+def test_requests_that_wait_together_are_read_together() -> None:
     loop = Loop()
     loop.ask(1, [1], [2])
     loop.ask(2, [3])
@@ -105,7 +106,7 @@ def test_requests_that_wait_together_are_read_together():
     assert len(loop.vectors(2)) == 1
 
 
-def test_a_long_request_is_answered_piece_by_piece():
+def test_a_long_request_is_answered_piece_by_piece() -> None:
     loop = Loop()
     loop.ask(1, *[[1] * 5] * 5)
     for _ in range(3):
@@ -114,14 +115,14 @@ def test_a_long_request_is_answered_piece_by_piece():
     assert len(loop.vectors(1)) == 5
 
 
-def test_a_reranking_model_answers_with_scores():
+def test_a_reranking_model_answers_with_scores() -> None:
     loop = Loop(FakeReader(Mode.RERANK))
     loop.ask(1, [4], [2, 1])
     loop.embedder.step()
     assert loop.outbox.of(Ranked) == [Ranked(1, (4.0, 3.0), (1, 2), last=True)]
 
 
-def test_what_is_cancelled_while_it_waits_is_never_read():
+def test_what_is_cancelled_while_it_waits_is_never_read() -> None:
     loop = Loop()
     loop.ask(1, [1])
     loop.ask(2, [2])
@@ -131,7 +132,7 @@ def test_what_is_cancelled_while_it_waits_is_never_read():
     assert not [f for _, f in loop.outbox.frames if getattr(f, "id", None) == 1]
 
 
-def test_a_call_that_nobody_waits_for_any_more_is_cut_short():
+def test_a_call_that_nobody_waits_for_any_more_is_cut_short() -> None:
     loop = Loop()
     loop.reader.during = lambda: loop.embedder.close([(1, 1)])
     loop.ask(1, [1])
@@ -140,7 +141,7 @@ def test_a_call_that_nobody_waits_for_any_more_is_cut_short():
     assert not loop.outbox.frames
 
 
-def test_a_call_that_somebody_still_waits_for_goes_on():
+def test_a_call_that_somebody_still_waits_for_goes_on() -> None:
     loop = Loop()
     loop.reader.during = lambda: loop.embedder.close([(1, 1)])
     loop.ask(1, [1])
@@ -150,7 +151,7 @@ def test_a_call_that_somebody_still_waits_for_goes_on():
     assert len(loop.vectors(2)) == 1
 
 
-def test_an_abort_that_came_too_late_costs_the_next_call_but_no_answer():
+def test_an_abort_that_came_too_late_costs_the_next_call_but_no_answer() -> None:
     loop = Loop()
     loop.reader.failures = [DecodeAborted()]
     loop.ask(1, [1])
@@ -159,7 +160,7 @@ def test_an_abort_that_came_too_late_costs_the_next_call_but_no_answer():
     assert len(loop.vectors(1)) == 1
 
 
-def test_what_the_model_cannot_read_is_refused_and_the_next_request_works():
+def test_what_the_model_cannot_read_is_refused_and_the_next_request_works() -> None:
     loop = Loop()
     loop.reader.failures = [RunnerError("odd")]
     loop.ask(1, [1])
@@ -170,7 +171,7 @@ def test_what_the_model_cannot_read_is_refused_and_the_next_request_works():
     assert len(loop.vectors(2)) == 1
 
 
-def test_a_model_that_broke_ends_the_process_after_everybody_was_told():
+def test_a_model_that_broke_ends_the_process_after_everybody_was_told() -> None:
     loop = Loop()
     loop.reader.failures = [RunnerError("out of memory", fatal=True)]
     loop.ask(1, [1])
@@ -181,7 +182,7 @@ def test_a_model_that_broke_ends_the_process_after_everybody_was_told():
     )
 
 
-def test_numbers_that_are_none_are_an_error_and_no_answer():
+def test_numbers_that_are_none_are_an_error_and_no_answer() -> None:
     loop = Loop()
     loop.reader.read = lambda inputs: np.full((1, 2), np.nan, np.float32)  # type: ignore[method-assign]
     loop.ask(1, [1])
@@ -189,7 +190,7 @@ def test_numbers_that_are_none_are_an_error_and_no_answer():
     assert [f.code for f in loop.outbox.of(Refused)] == ["generation_failed"]
 
 
-def test_draining_finishes_what_is_there():
+def test_draining_finishes_what_is_there() -> None:
     loop = Loop()
     loop.ask(1, *[[1] * 5] * 5)
     loop.drain()
@@ -197,7 +198,7 @@ def test_draining_finishes_what_is_there():
     assert len(loop.vectors(1)) == 5
 
 
-def test_at_the_deadline_of_a_drain_the_rest_is_refused():
+def test_at_the_deadline_of_a_drain_the_rest_is_refused() -> None:
     loop = Loop()
     loop.reader.during = lambda: setattr(loop.clock, "now", loop.clock.now + 10)
     loop.ask(1, *[[1] * 5] * 5)
@@ -207,7 +208,7 @@ def test_at_the_deadline_of_a_drain_the_rest_is_refused():
     assert len(loop.outbox.of(Embedded)) == 2
 
 
-def test_a_drain_ends_though_the_last_request_was_refused_before_it_could_be_read():
+def test_a_drain_ends_though_the_last_request_was_refused_before_it_could_be_read() -> None:
     loop = Loop()
     loop.embedder.open.add((1, 1))
     loop.drain()
@@ -216,7 +217,7 @@ def test_a_drain_ends_though_the_last_request_was_refused_before_it_could_be_rea
     assert loop.embedder.run() == EXIT_DRAINED
 
 
-def test_when_to_try_again_follows_from_what_waits_and_how_long_that_takes():
+def test_when_to_try_again_follows_from_what_waits_and_how_long_that_takes() -> None:
     loop = Loop()
     loop.reader.during = lambda: setattr(loop.clock, "now", loop.clock.now + 10)
     loop.ask(1, *[[1] * 10] * 5)

@@ -13,7 +13,7 @@ def shown(turns: list[Turn]) -> list[tuple[int, int, int]]:
     return [(turn.asked.key[1], turn.start, turn.stop) for turn in turns]
 
 
-def test_inputs_are_packed_until_the_call_is_full():
+def test_inputs_are_packed_until_the_call_is_full() -> None:
     turns = Turns()
     turns.add(asked(1, 4, 4, 4))
     turns.add(asked(2, 4))
@@ -22,21 +22,21 @@ def test_inputs_are_packed_until_the_call_is_full():
     assert not turns
 
 
-def test_a_call_has_no_more_inputs_than_it_may():
+def test_a_call_has_no_more_inputs_than_it_may() -> None:
     turns = Turns()
     turns.add(asked(1, 1, 1, 1))
     assert shown(turns.take(100, max_inputs=2)) == [(1, 0, 2)]
     assert shown(turns.take(100, max_inputs=2)) == [(1, 2, 3)]
 
 
-def test_an_input_that_is_longer_than_a_call_should_be_is_a_call_of_its_own():
+def test_an_input_that_is_longer_than_a_call_should_be_is_a_call_of_its_own() -> None:
     turns = Turns()
     turns.add(asked(1, 50, 1))
     assert shown(turns.take(10, max_inputs=8)) == [(1, 0, 1)]
     assert shown(turns.take(10, max_inputs=8)) == [(1, 1, 2)]
 
 
-def test_a_thousand_inputs_of_one_delay_the_single_input_of_another_by_one_call():
+def test_a_thousand_inputs_of_one_delay_the_single_input_of_another_by_one_call() -> None:
     turns = Turns()
     turns.add(asked(1, *[5] * 1000, by="many"))
     turns.take(10, max_inputs=8)
@@ -44,7 +44,7 @@ def test_a_thousand_inputs_of_one_delay_the_single_input_of_another_by_one_call(
     assert shown(turns.take(10, max_inputs=8)) == [(1, 2, 3), (2, 0, 1)]
 
 
-def test_who_was_away_does_not_come_back_with_a_claim():
+def test_who_was_away_does_not_come_back_with_a_claim() -> None:
     turns = Turns()
     turns.add(asked(1, *[5] * 100, by="steady"))
     for _ in range(10):
@@ -54,7 +54,7 @@ def test_who_was_away_does_not_come_back_with_a_claim():
     assert all({number for number, _, _ in call} == {1, 2} for call in taken)
 
 
-def test_what_nobody_wants_any_more_is_forgotten():
+def test_what_nobody_wants_any_more_is_forgotten() -> None:
     turns = Turns()
     turns.add(asked(1, 5, 5))
     turns.add(asked(2, 5, by="other"))
@@ -65,7 +65,7 @@ def test_what_nobody_wants_any_more_is_forgotten():
     assert turns.num_tokens_waiting == 0
 
 
-def test_a_turn_that_came_to_nothing_is_the_next_one_again():
+def test_a_turn_that_came_to_nothing_is_the_next_one_again() -> None:
     turns = Turns()
     turns.add(asked(1, 5))
     turns.add(asked(2, 5))

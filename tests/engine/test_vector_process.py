@@ -39,7 +39,7 @@ def vectors(client: Client, number: int, *inputs: str) -> np.ndarray[tuple[int, 
     return np.array([struct.unpack(f"<{len(v) // 4}f", v) for v in rows])
 
 
-def test_an_embedding_engine_serves_vectors_and_drains(tmp_path: Path):
+def test_an_embedding_engine_serves_vectors_and_drains(tmp_path: Path) -> None:
     encoder = RandomEncoder()
     path = encoder.write(tmp_path / "encoder.gguf")
     with running_engine(tmp_path, path, Mode.EMBED) as engine:
@@ -56,7 +56,7 @@ def test_an_embedding_engine_serves_vectors_and_drains(tmp_path: Path):
         assert engine.process.wait(timeout=20) == 0
 
 
-def test_what_an_embedding_engine_refuses(tmp_path: Path):
+def test_what_an_embedding_engine_refuses(tmp_path: Path) -> None:
     path = RandomEncoder().write(tmp_path / "encoder.gguf")
     with running_engine(tmp_path, path, Mode.EMBED, PARLEY_EMBED__CONTEXT_LENGTH="16") as engine:
         engine.next_event("ready")
@@ -78,7 +78,7 @@ def test_what_an_embedding_engine_refuses(tmp_path: Path):
         assert vectors(client, 5, "the " * 14).shape == (1, 64)
 
 
-def test_a_reranking_engine_scores_documents(tmp_path: Path):
+def test_a_reranking_engine_scores_documents(tmp_path: Path) -> None:
     encoder = RandomEncoder(pooling="rank")
     path = encoder.write(tmp_path / "ranker.gguf")
     with running_engine(tmp_path, path, Mode.RERANK) as engine:
@@ -94,7 +94,7 @@ def test_a_reranking_engine_scores_documents(tmp_path: Path):
         assert long.message.startswith("documents[1] has 204 tokens together with the query,")
 
 
-def test_an_embedding_engine_knows_its_words(tmp_path: Path):
+def test_an_embedding_engine_knows_its_words(tmp_path: Path) -> None:
     encoder = RandomEncoder()
     path = encoder.write(tmp_path / "encoder.gguf")
     with running_engine(tmp_path, path, Mode.EMBED) as engine:
@@ -112,7 +112,7 @@ def test_an_embedding_engine_knows_its_words(tmp_path: Path):
         assert client.ask(CountTokens(4, prompt)) == [Counted(4, 3)]
 
 
-def test_too_many_requests_at_once_are_told_when_to_come_back(tmp_path: Path):
+def test_too_many_requests_at_once_are_told_when_to_come_back(tmp_path: Path) -> None:
     encoder = RandomEncoder(layers=8, width=256, feed_forward=1024, context_length=512)
     path = encoder.write(tmp_path / "encoder.gguf")
     with running_engine(tmp_path, path, Mode.EMBED, PARLEY_EMBED__MAX_WAITING="2") as engine:

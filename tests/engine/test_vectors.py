@@ -44,7 +44,7 @@ def reading(runner: VectorRunner) -> Reading:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_vectors_are_those_that_the_model_means(pooling: str, tmp_path: Path):
+def test_vectors_are_those_that_the_model_means(pooling: str, tmp_path: Path) -> None:
     encoder = RandomEncoder(pooling=pooling)
     with loaded(encoder.write(tmp_path / "encoder.gguf")) as runner:
         read = reading(runner)
@@ -56,7 +56,7 @@ def test_vectors_are_those_that_the_model_means(pooling: str, tmp_path: Path):
     np.testing.assert_allclose(vectors, expected, atol=5e-4)
 
 
-def test_scores_are_those_that_the_model_means(tmp_path: Path):
+def test_scores_are_those_that_the_model_means(tmp_path: Path) -> None:
     encoder = RandomEncoder(pooling="rank")
     documents = ["the cat sat on the mat", "a dog", "zebra"]
     with loaded(encoder.write(tmp_path / "ranker.gguf"), RerankSettings()) as runner:
@@ -70,7 +70,7 @@ def test_scores_are_those_that_the_model_means(tmp_path: Path):
     np.testing.assert_allclose(scores[:, 0], expected, atol=2e-3)
 
 
-def test_what_an_input_is_read_with_does_not_change_its_vector(tmp_path: Path):
+def test_what_an_input_is_read_with_does_not_change_its_vector(tmp_path: Path) -> None:
     with loaded(RandomEncoder().write(tmp_path / "encoder.gguf")) as runner:
         inputs = [reading(runner).token_ids(text) for text in TEXTS]
         together = runner.read(inputs)
@@ -78,7 +78,7 @@ def test_what_an_input_is_read_with_does_not_change_its_vector(tmp_path: Path):
     np.testing.assert_allclose(together, alone, atol=3e-3)
 
 
-def test_a_model_that_writes_makes_vectors_too_where_it_is_told_how():
+def test_a_model_that_writes_makes_vectors_too_where_it_is_told_how() -> None:
     with loaded(POCKET, EmbedSettings(pooling="mean")) as runner:
         read = reading(runner)
         texts = ["What is the capital of France?", "What is the capital of Spain?", "7 plus 5"]
@@ -89,18 +89,18 @@ def test_a_model_that_writes_makes_vectors_too_where_it_is_told_how():
     assert france @ spain > france @ sum_
 
 
-def test_a_model_that_does_not_say_how_to_make_a_vector_is_refused():
+def test_a_model_that_does_not_say_how_to_make_a_vector_is_refused() -> None:
     with pytest.raises(ModelFileError, match="PARLEY_EMBED__POOLING=mean"), loaded(POCKET):
         pass
 
 
-def test_a_reranking_model_is_not_taken_for_an_embedding_model(tmp_path: Path):
+def test_a_reranking_model_is_not_taken_for_an_embedding_model(tmp_path: Path) -> None:
     path = RandomEncoder(pooling="rank").write(tmp_path / "ranker.gguf")
     with pytest.raises(ModelFileError, match="PARLEY_RERANK__MODEL"), loaded(path):
         pass
 
 
-def test_a_model_without_a_head_cannot_rerank(tmp_path: Path):
+def test_a_model_without_a_head_cannot_rerank(tmp_path: Path) -> None:
     path = RandomEncoder().write(tmp_path / "encoder.gguf")
     with pytest.raises(ModelFileError, match="no reranking model"), loaded(path, RerankSettings()):
         pass
@@ -120,14 +120,14 @@ def test_a_model_without_a_head_cannot_rerank(tmp_path: Path):
 )
 def test_what_llama_cpp_would_die_of_is_refused(
     inputs: list[list[int]], complaint: str, tmp_path: Path
-):
+) -> None:
     with loaded(RandomEncoder().write(tmp_path / "encoder.gguf")) as runner:
         with pytest.raises(RunnerError, match=complaint):
             runner.read(inputs)
         assert runner.read([[CLS, SEP]]).shape == (1, 64)
 
 
-def test_an_abort_ends_a_call_and_the_next_one_works(tmp_path: Path):
+def test_an_abort_ends_a_call_and_the_next_one_works(tmp_path: Path) -> None:
     encoder = RandomEncoder(layers=1, context_length=512)
     with loaded(encoder.write(tmp_path / "encoder.gguf")) as runner:
         lowered: Callable[[], None] = runner._abort.lower
@@ -138,7 +138,7 @@ def test_an_abort_ends_a_call_and_the_next_one_works(tmp_path: Path):
         assert runner.read([[CLS, SEP]]).shape == (1, 64)
 
 
-def test_peoples_text_cannot_spell_the_models_control_tokens(tmp_path: Path):
+def test_peoples_text_cannot_spell_the_models_control_tokens(tmp_path: Path) -> None:
     encoder = RandomEncoder()
     with loaded(encoder.write(tmp_path / "encoder.gguf")) as runner:
         token_ids = reading(runner).token_ids("the [SEP] cat")
@@ -146,7 +146,7 @@ def test_peoples_text_cannot_spell_the_models_control_tokens(tmp_path: Path):
     assert token_ids[-1] == SEP
 
 
-def test_token_ids_are_taken_as_they_are(tmp_path: Path):
+def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
     with loaded(RandomEncoder().write(tmp_path / "encoder.gguf")) as runner:
         read = reading(runner)
         assert read.token_ids((7, 8)) == [7, 8]
@@ -154,7 +154,7 @@ def test_token_ids_are_taken_as_they_are(tmp_path: Path):
             read.token_ids((7, 94))
 
 
-def test_a_template_for_reranking_keeps_people_out_of_its_own_words(tmp_path: Path):
+def test_a_template_for_reranking_keeps_people_out_of_its_own_words(tmp_path: Path) -> None:
     model = RandomModel(sentencepiece=True)
     with loaded(model.write(tmp_path / "m.gguf"), EmbedSettings(pooling="last")) as runner:
         template = "<s>{query}</s>{document}</s>"

@@ -12,6 +12,7 @@ from service.api.dialects.llama_server.replies import to_props, to_rerank_reply,
 from service.api.dialects.llama_server.schemas import (
     DetokenizeBody,
     DetokenizeReply,
+    ErrorReply,
     PropsReply,
     RankedText,
     RerankBody,
@@ -26,7 +27,13 @@ from service.chat import words
 from service.domain.chat import PromptPiece
 from service.domain.errors import EngineUnavailable
 
-router = APIRouter(tags=["llama-server"])
+router = APIRouter(
+    tags=["llama-server"],
+    responses={
+        "4XX": {"model": ErrorReply, "description": "The request cannot be answered as it stands."},
+        503: {"model": ErrorReply, "description": "No engine can take the request now."},
+    },
+)
 
 
 @router.post("/rerank", response_model=RerankReply | list[RankedText])

@@ -96,6 +96,19 @@ class DetokenizeReply(BaseModel):
     content: str
 
 
+class ErrorFacts(BaseModel):
+    """`code` is the HTTP status."""
+
+    code: int
+    message: str
+    type: str
+    param: str | None = None
+
+
+class ErrorReply(BaseModel):
+    error: ErrorFacts
+
+
 class PropsReply(BaseModel):
     """What a client may want to know of the model that answers chats."""
 
