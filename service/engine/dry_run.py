@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +28,6 @@ _MIB = 1024 * 1024
 _KV = re.compile(r"^llama_(?:kv_cache|memory)\w*: .*?\bsize = +([\d.]+) MiB")
 # "sched_reserve: CPU compute buffer size = 39.51 MiB": a device is named again when it changes.
 _BUFFER = re.compile(r": +(\S+) +(compute|output) buffer size = +([\d.]+) MiB")
-
-_trim = ctypes.CDLL(None).malloc_trim
 
 
 class DryRun:
@@ -99,7 +96,7 @@ def dry_run(path: Path, settings: EngineSettings, available: int) -> Iterator[Dr
         yield DryRun(path, pointer, settings, available)
     finally:
         llama.llama_model_free(pointer)
-        _trim(0)  # a vocabulary came and went
+        library.give_back_memory()  # a vocabulary came and went
 
 
 def _read(lines: list[str]) -> tuple[int, int]:

@@ -101,6 +101,11 @@ def overhearing() -> Iterator[list[str]]:
         _journal.overheard = None
 
 
+def give_back_memory() -> None:
+    """Return to the system what was freed; the C library would keep it for later."""
+    _libc.malloc_trim(0)
+
+
 def forget_errors() -> None:
     """Start a new account for `last_error`."""
     _journal.errors.clear()

@@ -57,6 +57,7 @@ def prepare(
     owned.callback(model.close)
     tuning = settle(model, settings, sizes, records).tuning
     calibrate.apply_blas(tuning)
+    library.give_back_memory()
     context = open_context(model, settings, sizes, tuning)
     owned.callback(llama.llama_free, context)
     if plan.notice:
