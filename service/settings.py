@@ -89,6 +89,12 @@ class EngineSettings(Group):
         description="Compute threads; 0: all usable cores, or one for a model under 64 MB.",
     )
     gpu_layers: int = Field(-1, ge=-1, description="Layers on the GPU; -1 takes all that fit.")
+    gpu_split: Literal["none", "layer", "row"] = Field(
+        "layer", description="How several GPUs share a model: one alone, by layers, or by rows."
+    )
+    main_gpu: int = Field(
+        0, ge=0, description="The GPU for a model that is not shared, counted from 0."
+    )
     speculation: bool = Field(
         True,
         description="Guess ahead what an answer repeats, or what its grammar leaves no choice "

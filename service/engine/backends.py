@@ -17,6 +17,7 @@ from typing import Any
 from service.domain.errors import ModelFileError
 from service.engine import library, machine
 from service.log import get_logger
+from service.settings import EngineSettings
 
 _log = get_logger(__name__)
 
@@ -84,6 +85,27 @@ def graphics_cards() -> list[GraphicsCard]:
         text = (_device_text(device) or b"").decode("utf-8", "replace")
         cards.append(GraphicsCard(text, free.value, total.value))
     return cards
+
+
+def check_cards(settings: EngineSettings) -> None:
+    """Say so once where layers should go to a graphics card and there is none: the processor
+    computes them. Raises `ModelFileError` for a main card that does not exist."""
+    cards = graphics_cards()
+    if not cards:
+        if settings.gpu_layers > 0:
+            _log.warning(
+                "no_graphics_card",
+                reason=f"PARLEY_ENGINE__GPU_LAYERS={settings.gpu_layers} has no effect: "
+                "this build or this machine has no graphics card; the processor computes.",
+            )
+        return
+    if settings.main_gpu >= len(cards):
+        raise ModelFileError(
+            f"PARLEY_ENGINE__MAIN_GPU={settings.main_gpu} does not exist; there "
+            f"{'is one graphics card, 0' if len(cards) == 1 else f'are {len(cards)}, from 0 on'}."
+        )
+    for index, card in enumerate(cards):
+        _log.info("graphics_card", index=index, name=card.name, free=card.free, total=card.total)
 
 
 def has_blas() -> bool:

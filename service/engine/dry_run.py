@@ -14,7 +14,7 @@ import llama_cpp.llama_cpp as llama
 from service.domain.errors import ModelFileError
 from service.engine import backends, library
 from service.engine.memory import MIN_CELLS, Need, Sizes
-from service.engine.tuning import Tuning, context_params
+from service.engine.tuning import Tuning, context_params, model_params
 from service.settings import EngineSettings
 
 # Python, the libraries, the tables of the vocabulary, and what a busy socket holds.
@@ -84,8 +84,7 @@ def dry_run(path: Path, settings: EngineSettings, available: int) -> Iterator[Dr
     Raises `ModelFileError` for what is not a model.
     """
     backends.load()
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = settings.gpu_layers
+    params = model_params(settings)
     params.no_alloc = True
     params.load_mode = llama.LLAMA_LOAD_MODE_NONE
     library.forget_errors()

@@ -13,7 +13,7 @@ from service.domain.errors import ModelFileError
 from service.engine import backends, library, machine
 from service.engine.dry_run import dry_run
 from service.engine.memory import MemoryPlan, Sizes, Wish, plan_memory, wish_of
-from service.engine.tuning import Tuning, context_params
+from service.engine.tuning import Tuning, context_params, model_params
 from service.settings import EngineSettings
 
 # With less weight than this a whole step takes a millisecond or two.
@@ -75,8 +75,7 @@ def load_weights(
         return True  # False would end the load
 
     progress = llama.llama_progress_callback(report)
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = settings.gpu_layers
+    params = model_params(settings)
     params.progress_callback = progress
     library.forget_errors()
     pointer = llama.llama_model_load_from_file(bytes(path), params)

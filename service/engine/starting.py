@@ -10,7 +10,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as llama
 
-from service.engine import calibrate, library, machine
+from service.engine import backends, calibrate, library, machine
 from service.engine.calibrate import Calibration
 from service.engine.loading import LoadedModel, load_model, open_context, plan_for
 from service.engine.memory import MemoryPlan, Sizes, Wish
@@ -51,6 +51,8 @@ def prepare(
     `records` nothing is remembered or measured.
     """
     library.start()
+    backends.load()
+    backends.check_cards(settings)
     wish, plan = plan_for(path, settings)
     sizes, degraded = _what_to_try(wish, plan, records)
     model = load_model(path, settings, on_progress)

@@ -45,6 +45,15 @@ def num_outputs(slots: int) -> int:
     return max(slots, 1 + MAX_DRAFT)
 
 
+def model_params(settings: EngineSettings) -> Any:
+    """Parameters of a model: what of it goes to which graphics card."""
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = settings.gpu_layers
+    params.split_mode = _SPLIT[settings.gpu_split]
+    params.main_gpu = settings.main_gpu
+    return params
+
+
 def context_params(settings: EngineSettings, sizes: Sizes, tuning: Tuning) -> Any:
     """Parameters of a stream-mode context of these sizes."""
     params = llama.llama_context_default_params()
@@ -62,6 +71,12 @@ def context_params(settings: EngineSettings, sizes: Sizes, tuning: Tuning) -> An
     params.no_perf = True
     return params
 
+
+_SPLIT = {
+    "none": llama.LLAMA_SPLIT_MODE_NONE,
+    "layer": llama.LLAMA_SPLIT_MODE_LAYER,
+    "row": llama.LLAMA_SPLIT_MODE_ROW,
+}
 
 _ATTENTION = {
     None: llama.LLAMA_FLASH_ATTN_TYPE_AUTO,
