@@ -11,6 +11,7 @@ from service.domain.chat import Tool
 from service.domain.constraint import Constraint, ConstraintKind
 from service.formats.tool_syntax import PLACEHOLDER, ArgumentTags, ToolSyntax
 
+_LOOKAROUND = re.compile(r"\(\?<?[=!]|\\[1-9]")
 _TERMINALS = """TEXT: /(.|\\n)*/
 ID: /[a-zA-Z0-9]{9}/
 """
@@ -77,8 +78,9 @@ class _Grammar:
 
     def _tagged(self, index: int, schema: dict[str, Any], tags: ArgumentTags) -> str:
         """One argument after the other, in the schema's order."""
-        properties = schema.get("properties") or {}
-        required = schema.get("required") or ()
+        properties, required = schema.get("properties"), schema.get("required")
+        properties = properties if isinstance(properties, dict) else {}
+        required = required if isinstance(required, list) else []
         arguments = []
         for number, (key, kind) in enumerate(properties.items()):
             rule = f"argument_{index}_{number}"
@@ -145,7 +147,21 @@ def _json(schema: dict[str, Any], *, strict: bool = False) -> str:
         "item_separator": ", ?",
         "key_separator": ": ?",
     }
-    return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
+    kept = schema if strict else _without_lookaround(schema)
+    return f"%json {json.dumps({**kept, 'x-guidance': options}, ensure_ascii=False)}"
+
+
+def _without_lookaround(schema: Any) -> Any:
+    """The schema without those expressions that no grammar can hold text to."""
+    if isinstance(schema, list):
+        return [_without_lookaround(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_lookaround(value)
+        for key, value in schema.items()
+        if not (key == "pattern" and isinstance(value, str) and _LOOKAROUND.search(value))
+    }
 
 
 def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +169,7 @@ def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in schema:
         return schema
     closed = {"additionalProperties": False} if "properties" in schema else {}
-    return {"type": "object", **closed, **schema}
+    return {**closed, **schema, "type": "object"}
 
 
 def _with_definitions(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -234,3 +234,49 @@ def test_what_the_user_says_behind_a_result_is_told_with_it_where_turns_are_stri
     assert "<|im_start|>tool\nSunny\n\nAnd now?<|im_end|>" in "".join(p.text for p in prompt)
     prompt = template_of(FAMILIES[0]).render(told, TOOLS)
     assert "<|im_start|>user\nAnd now?<|im_end|>" in "".join(p.text for p in prompt)
+
+
+ODD_SCHEMAS: list[dict[str, object]] = [
+    {"properties": {"a": {"type": "string", "pattern": "^(?!a)b"}}},
+    {"properties": {"a": {"type": "string", "format": "of-my-own"}}},
+    {"properties": {"a": {"not": {"type": "string"}}}},
+    {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "string"}}},
+    {"properties": {"a": {"$ref": "#"}}},
+    {"if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}},
+    {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {}},
+    {"type": ["object", "null"], "properties": {"a": True, "b": False}},
+    {"patternProperties": {"^x": {"type": "string"}}, "propertyNames": {"minLength": 1}},
+    {"properties": {"a": {"enum": ["a", 1, None], "nullable": True}}},
+    {},
+]
+
+
+@each_family
+@pytest.mark.parametrize("schema", ODD_SCHEMAS, ids=str)
+def test_schemas_of_the_wild_are_held_to_as_far_as_that_goes(
+    family: Family, schema: dict[str, object]
+) -> None:
+    tool = Tool("look", parameters=json.dumps(schema))
+    constraint = to_constraint(syntax_of(family), [tool], (), forced=True, parallel=True)
+    assert constraint is not None
+    source = f"%llguidance {{}}\n{constraint.source}"
+    matcher = LLMatcher(_bytes_as_tokens(), source, log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+
+
+@each_family
+@pytest.mark.parametrize("broken", [{"properties": [1], "required": 5}, {"properties": None}])
+def test_a_schema_that_is_none_is_for_the_engine_to_refuse(
+    family: Family, broken: dict[str, object]
+) -> None:
+    tool = Tool("look", parameters=json.dumps(broken))
+    assert to_constraint(syntax_of(family), [tool], (), forced=True, parallel=True) is not None
+    read(syntax_of(family), [family.written])
+
+
+def test_an_object_has_what_its_schema_names_and_nothing_else() -> None:
+    constraint = to_constraint(IN_TEXT, [LOOK], (), forced=True, parallel=False)
+    assert constraint is not None
+    written = 'look", "arguments": {{{}}}}}\n</tool_call>'
+    assert accepts(constraint.source, written.format('"n": 1'))
+    assert not accepts(constraint.source, written.format('"m": 1'))
