@@ -50,11 +50,14 @@ class Cells:
     """All slots of one stream-mode context. Engine thread only.
 
     `held` has the number of tokens of each slot, as llama.cpp counts them. `can_cut` is found out
-    by whoever can decode.
+    by whoever can decode. The memory of a `windowed` model can be cut, but what is saved of it, and
+    so what is restored, is only the window at its end.
     """
 
-    def __init__(self, context: Any, num_slots: int) -> None:
+    def __init__(self, context: Any, num_slots: int, *, windowed: bool = False) -> None:
         self.can_cut = True
+        self._windowed = windowed
+        self._whole_from = [0] * num_slots
         self.held = [0] * num_slots
         self._context = context
         self._memory = llama.llama_get_memory(context)
@@ -76,11 +79,13 @@ class Cells:
         held = self.resident(slot)
         if length >= held:
             return held
-        if length > 0 and not self.can_cut and self._rewind(slot, length):
-            return self.resident(slot)
-        keeps_some = length > 0 and self.can_cut
+        keeps_some = self.can_cut and length >= max(1, self._whole_from[slot])
         if not keeps_some:
+            if self._rewind(slot, length):
+                return self.resident(slot)
             self._anchors[slot].clear()
+            self._whole_from[slot] = 0
+        self._anchors[slot] = [a for a in self._anchors[slot] if a.position <= length]
         llama.llama_memory_seq_rm(self._memory, slot, length if keeps_some else -1, -1)
         return self.resident(slot)
 
@@ -100,12 +105,13 @@ class Cells:
             llama.llama_memory_seq_rm(self._memory, target, -1, -1)
             llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self._anchors[target] = list(self._anchors[source])
+            self._whole_from[target] = self._whole_from[source]
         return self.trim(target, length)
 
     def anchor(self, slot: int) -> None:
         """Make the present end of the slot a place to which `trim` can return."""
         held = self.resident(slot)
-        if self.can_cut or held == 0:
+        if held == 0 or (self.can_cut and not self._windowed):
             return
         others = [a for a in self._anchors[slot] if a.position < held]
         state = np.empty(self._size(slot, _PARTIAL), np.uint8)
@@ -148,7 +154,9 @@ class Cells:
             pointer = np.ascontiguousarray(whole).ctypes.data
             if _set_data(self._context, pointer, whole.nbytes, slot, 0) == whole.nbytes:
                 self._anchors[slot] = anchors
-                return self.resident(slot)
+                held = self.resident(slot)
+                self._whole_from[slot] = held if self._windowed else 0
+                return held
         return self.trim(slot, 0)
 
     def _rewind(self, slot: int, length: int) -> bool:
@@ -160,7 +168,8 @@ class Cells:
         last = anchors[-1]
         size = last.state.nbytes
         read = _set_data(self._context, last.state.ctypes.data, size, slot, _PARTIAL)
-        # The attention layers of a hybrid model still hold everything; these can be cut.
+        self._whole_from[slot] = last.position if self._windowed else 0
+        # What sees everything (the attention layers of a hybrid model) is there still, to be cut.
         return bool(
             read == size and llama.llama_memory_seq_rm(self._memory, slot, last.position, -1)
         )

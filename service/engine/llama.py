@@ -105,7 +105,8 @@ class LlamaRunner:
         self._num_cells = int(llama.llama_n_ctx_seq(context))
         self.slot_length = min(self._num_cells, model.trained_context_length)
         self._batch = Batch(self.max_batch_tokens)
-        self._cells = Cells(context, self.num_slots)
+        self._windowed = model.window > 0
+        self._cells = Cells(context, self.num_slots, windowed=self._windowed)
         self._held = self._cells.held
         self._num_rows = 0
         self._logits_at = 0
@@ -129,7 +130,7 @@ class LlamaRunner:
 
     @property
     def can_cut(self) -> bool:
-        return self._cells.can_cut
+        return self._cells.can_cut and not self._windowed
 
     @property
     def max_draft(self) -> int:

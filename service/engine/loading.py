@@ -29,6 +29,7 @@ class LoadedModel:
         self.vocab = llama.llama_model_get_vocab(pointer)
         self.size_bytes = int(llama.llama_model_size(pointer))
         self.num_parameters = int(llama.llama_model_n_params(pointer))
+        self.window = int(llama.llama_model_n_swa(pointer))
         self.trained_context_length = int(llama.llama_model_n_ctx_train(pointer))
         self.description = _description(pointer)
         template = llama.llama_model_chat_template(pointer, None)

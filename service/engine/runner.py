@@ -171,7 +171,8 @@ class ModelRunner(Protocol):
 
     @property
     def can_cut(self) -> bool:
-        """Whether a slot can forget its end; recurrent memory only goes back to an `anchor`."""
+        """Whether a slot can always forget its end; recurrent memory, and what is restored of a
+        sliding window, only goes back to an `anchor`."""
         ...
 
     def tokenize(self, prompt: Prompt) -> list[int]:

@@ -109,12 +109,13 @@ class _Text:
             at = end
         return cls("".join(piece.text for piece in prompt), tuple(ranges))
 
-    def trusts(self, at: int) -> bool:
-        return not any(start <= at < stop for start, stop in self.untrusted)
+    def trusts(self, first: int, end: int) -> bool:
+        """Whether all of these characters are trusted."""
+        return not any(start < end and first < stop for start, stop in self.untrusted)
 
     def turns_reserved_at(self, at: int, spelling: Spelling) -> bool:
         """Whether a control token or markup stands there."""
-        return self.trusts(at) and spelling.find_reserved(self.text, at, at + 1) == at
+        return self.trusts(at, at + 1) and spelling.find_reserved(self.text, at, at + 1) == at
 
     def edges_until(self, limit: int) -> list[int]:
         """Where trust changes, up to there."""
@@ -126,7 +127,7 @@ class _Text:
         for start, stop in self.untrusted:
             places |= {max(at, start), max(at, stop)}
         return tuple(
-            PromptPiece(self.text[start:stop], trusted=self.trusts(start))
+            PromptPiece(self.text[start:stop], trusted=self.trusts(start, stop))
             for start, stop in pairwise(sorted(places))
         )
 
@@ -135,14 +136,16 @@ class _Text:
 class _Aligned:
     """A transcript's text, and at which character of it each token ends.
 
-    Up to `prompt_end` trust is as it was then. Behind it is what the model wrote, up to where that
-    spells or is anything that means more than its letters.
+    Up to `prompt_end` trust is as it was then. Behind it is what the model wrote, up to where it
+    spelled something reserved by letters. `claims` are the places where it wrote reserved tokens:
+    those come back only where the template, or who else is trusted, has put them.
     """
 
     said: _Text
     ends: list[int]
     reserved: list[bool]
     prompt_end: int
+    claims: list[tuple[int, int]]
 
     def cut_for(self, wanted: _Text, spelling: Spelling) -> tuple[int, int] | None:
         """Up to which character, and which token, `wanted` can be taken from here.
@@ -166,7 +169,9 @@ class _Aligned:
         edges = zip_longest(
             self.said.edges_until(limit), wanted.edges_until(limit), fillvalue=limit
         )
-        return next((min(ours, theirs) for ours, theirs in edges if ours != theirs), alike)
+        end = next((min(ours, theirs) for ours, theirs in edges if ours != theirs), alike)
+        denied = (start for start, stop in self.claims if not wanted.trusts(start, stop))
+        return min(end, next(denied, end))
 
 
 def _common_length(one: str, other: str) -> int:
@@ -192,19 +197,28 @@ def _align(transcript: Transcript, spelling: Spelling) -> _Aligned | None:
     prompt_end = len(said.text)
     reserved = [spelling.is_reserved(token_id) for token_id in in_prompt]
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    answer, at = [], prompt_end
+    answer, claims, at = [], [], prompt_end
     for token_id, piece in zip(written, spelling.spell(written), strict=True):
-        if spelling.is_reserved(token_id):
-            break
+        start = at
         answer.append(decoder.decode(piece))
         at += len(answer[-1])
         ends.append(_NOWHERE if decoder.getstate()[0] else at)
-        reserved.append(False)
+        reserved.append(spelling.is_reserved(token_id))
+        if reserved[-1]:
+            claims.append((start, at))
     text = said.text + "".join(answer)
-    plain_end = spelling.find_reserved(text, prompt_end, len(text))
-    if plain_end >= 0:
-        text = text[:plain_end]
-    return _Aligned(_Text(text, said.untrusted), ends, reserved, prompt_end)
+    text = text[: _end_of_plain(text, prompt_end, claims, spelling)]
+    return _Aligned(_Text(text, said.untrusted), ends, reserved, prompt_end, claims)
+
+
+def _end_of_plain(text: str, start: int, claims: list[tuple[int, int]], spelling: Spelling) -> int:
+    """Where something reserved is first spelled that is not claimed; the end where nothing is."""
+    stops = dict(claims)
+    while (at := spelling.find_reserved(text, start, len(text))) >= 0:
+        if at not in stops:
+            return at
+        start = stops[at]
+    return len(text)
 
 
 def _ends_in_prompt(text: str, token_ids: list[int], spelling: Spelling) -> list[int] | None:

@@ -13,6 +13,7 @@ _U32, _F32, _BOOL, _STRING, _ARRAY, _I32 = 4, 6, 7, 8, 9, 5
 _F16_TENSOR, _F32_TENSOR = 1, 0
 _ALIGNMENT = 32
 _CONVOLUTION, _STATE = 4, 16
+WINDOW = 16
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 
 # Enough for the letters of "</s>" to be merged into the spelling of a control token.
@@ -25,7 +26,9 @@ class RandomModel:
 
     The vocabulary is bytes and fillers, byte-level as GPT-2's. With `sentencepiece` it is one as
     Llama's: `<unk>`, `<s>` (always in front) and `</s>`, bytes, and `SENTENCE_PIECES`. A
-    `recurrent` one is a Mamba, whose memory cannot be cut.
+    `recurrent` one is a Mamba, whose memory cannot be cut; a `hybrid` is a Jamba, whose layers are
+    a Mamba's and a llama's in turn; in a `windowed` one, a Gemma 2, they see only the last
+    `WINDOW` tokens and everything in turn.
     """
 
     layers: int = 2
@@ -38,6 +41,13 @@ class RandomModel:
     seed: int = 0
     sentencepiece: bool = False
     recurrent: bool = False
+    hybrid: bool = False
+    windowed: bool = False
+
+    @property
+    def _architecture(self) -> str:
+        kinds = {"mamba": self.recurrent, "jamba": self.hybrid, "gemma2": self.windowed}
+        return next((name for name, is_it in kinds.items() if is_it), "llama")
 
     def write(self, path: Path) -> Path:
         rng = np.random.default_rng(self.seed)
@@ -45,31 +55,40 @@ class RandomModel:
         return write_gguf(path, self._metadata(), tensors)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        width, inner = self.embedding, self.feed_forward
-        kv = width // self.heads * self.kv_heads
+        width = self.embedding
         shapes: dict[str, tuple[int, ...]] = {
             "token_embd.weight": (self.vocabulary, width),
             "output_norm.weight": (width,),
         }
         for layer in range(self.layers):
-            if self.recurrent:
-                shapes |= {f"blk.{layer}.{name}": s for name, s in self._mamba_layer().items()}
-                continue
-            shapes |= {
-                f"blk.{layer}.{name}.weight": shape
-                for name, shape in {
-                    "attn_norm": (width,),
-                    "attn_q": (width, width),
-                    "attn_k": (kv, width),
-                    "attn_v": (kv, width),
-                    "attn_output": (width, width),
-                    "ffn_norm": (width,),
-                    "ffn_gate": (inner, width),
-                    "ffn_up": (inner, width),
-                    "ffn_down": (width, inner),
-                }.items()
-            }
+            if self.recurrent or (self.hybrid and layer % 2 == 0):
+                parts = self._mamba_layer()
+            else:
+                parts = self._attention_layer()
+            if not self.recurrent:
+                parts |= self._feed_forward_layer()
+            shapes |= {f"blk.{layer}.{name}": shape for name, shape in parts.items()}
         return shapes
+
+    def _attention_layer(self) -> dict[str, tuple[int, ...]]:
+        width = self.embedding
+        kv = width // self.heads * self.kv_heads
+        return {
+            "attn_norm.weight": (width,),
+            "attn_q.weight": (width, width),
+            "attn_k.weight": (kv, width),
+            "attn_v.weight": (kv, width),
+            "attn_output.weight": (width, width),
+        } | ({"post_attention_norm.weight": (width,)} if self.windowed else {})
+
+    def _feed_forward_layer(self) -> dict[str, tuple[int, ...]]:
+        width, inner = self.embedding, self.feed_forward
+        return {
+            "ffn_norm.weight": (width,),
+            "ffn_gate.weight": (inner, width),
+            "ffn_up.weight": (inner, width),
+            "ffn_down.weight": (width, inner),
+        } | ({"post_ffw_norm.weight": (width,)} if self.windowed else {})
 
     def _mamba_layer(self) -> dict[str, tuple[int, ...]]:
         width, inner, rank = self.embedding, 2 * self.embedding, self.embedding // 16
@@ -84,18 +103,31 @@ class RandomModel:
             "ssm_a": (inner, _STATE),
             "ssm_d": (inner,),
             "ssm_out.weight": (width, inner),
-        }
+        } | (
+            {
+                "ssm_dt_norm.weight": (rank,),
+                "ssm_b_norm.weight": (_STATE,),
+                "ssm_c_norm.weight": (_STATE,),
+            }
+            if self.hybrid
+            else {}
+        )
 
     def _metadata(self) -> dict[str, tuple[int, Any]]:
         tokenizer = self._sentencepiece() if self.sentencepiece else self._byte_level()
-        architecture = "mamba" if self.recurrent else "llama"
+        architecture = self._architecture
+        kv_heads: tuple[int, Any] = (_U32, 0 if self.recurrent else self.kv_heads)
+        if self.hybrid:
+            counts = [self.kv_heads if layer % 2 else 0 for layer in range(self.layers)]
+            kv_heads = (_ARRAY, (_I32, counts))
         sizes = {
             "context_length": (_U32, self.context_length),
             "embedding_length": (_U32, self.embedding),
             "block_count": (_U32, self.layers),
             "feed_forward_length": (_U32, 0 if self.recurrent else self.feed_forward),
             "attention.head_count": (_U32, 0 if self.recurrent else self.heads),
-            "attention.head_count_kv": (_U32, 0 if self.recurrent else self.kv_heads),
+            "attention.head_count_kv": kv_heads,
+            "attention.sliding_window": (_U32, WINDOW),
             "attention.layer_norm_rms_epsilon": (_F32, 1e-6),
             "ssm.conv_kernel": (_U32, _CONVOLUTION),
             "ssm.inner_size": (_U32, 2 * self.embedding),

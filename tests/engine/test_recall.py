@@ -59,8 +59,15 @@ class Letters:
             data = b" " + data
         return [b for part in data.split(b"ab") for b in (PAIR, *part)][1:]
 
+    @property
     def size(self) -> int:
         return PAIR + 1
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        return self.content(prompt)
+
+    def around(self) -> tuple[list[int], list[int]]:
+        return [], []
 
 
 def trusted(text: str) -> PromptPiece:
@@ -100,8 +107,15 @@ def test_an_answer_comes_back_as_the_tokens_it_was_sampled_as() -> None:
     transcripts, tokens = known(FIRST, [*sampled, END])
     splice = transcripts.splice("me", turn(FIRST, "abc"))
     assert splice is not None
-    assert splice.token_ids == tokens[:-1]
-    assert "".join(p.text for p in splice.rest) == "<|end|><|start|>user: so?<|end|>"
+    assert splice.token_ids == tokens
+    assert "".join(p.text for p in splice.rest) == "<|start|>user: so?<|end|>"
+
+
+def test_markup_that_the_model_wrote_comes_back_where_it_is_trusted() -> None:
+    transcripts, tokens = known(FIRST, [THINK, *b"ab", END])
+    splice = transcripts.splice("me", turn(FIRST, "<think>ab"))
+    assert splice is not None
+    assert splice.token_ids == tokens
 
 
 def test_what_the_model_did_not_say_is_tokenized() -> None:
