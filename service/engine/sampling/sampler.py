@@ -52,6 +52,8 @@ STAGES: Mapping[str, str] = {
 
 Saved = list[tuple[Ids, Row]]
 _NEVER = np.float32(-math.inf)
+# So many logits are quicker taken out of their row than all the others are ruled out in it.
+_FEW = 8192
 
 
 class Tokens(Protocol):
@@ -162,7 +164,11 @@ class RowSampler:
             token_id = self._choose(logits)
             if matcher.validate(token_id):
                 return token_id
-        return self._choose(_only(logits, matcher.allowed()))
+        allowed = matcher.allowed()
+        ids = np.flatnonzero(allowed)
+        if 0 < ids.size <= _FEW:
+            return int(ids[self._choose(_possible(logits[ids]))])
+        return self._choose(_only(logits, allowed))
 
     def _adjust(self, logits: Row) -> Saved:
         """Bias and penalties onto the row; what was there before, in order."""
@@ -204,6 +210,11 @@ def _best(logits: Row) -> int:
 def _random(sampling: Sampling) -> Callable[[], float]:
     seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
     return np.random.Generator(np.random.PCG64(seed)).random
+
+
+def _possible(logits: Row) -> Row:
+    """The row; where all of it is impossible, any of it."""
+    return logits if logits.max() > _NEVER else np.zeros_like(logits)
 
 
 def _only(logits: Row, allowed: NDArray[np.bool_]) -> Row:
