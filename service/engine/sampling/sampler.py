@@ -160,7 +160,7 @@ class RowSampler:
         matcher = self._matcher
         if matcher is None:
             return self._choose(logits)
-        if logits.max() > _NEVER:
+        if not self._adjusts or logits[logits.argmax()] > _NEVER:
             token_id = self._choose(logits)
             if matcher.validate(token_id):
                 return token_id
