@@ -46,6 +46,11 @@ class ApiSettings(Group):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Largest request body that is read."
     )
+    cors_origins: str = Field(
+        "",
+        description="Other sites whose pages may ask, as https://a.example https://b.example; "
+        "* lets all. Such pages need an access token wherever others do.",
+    )
     keepalive_comment_seconds: float = Field(
         10.0, gt=0, description="Silence on a stream after which a comment is sent."
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -100,9 +101,25 @@ def _middleware(settings: Settings, replies: ErrorReplies) -> list[Middleware]:
         Middleware(Requests, dialects=dialects),
         Middleware(InternalErrors, replies=replies),
         Middleware(SecurityHeaders),
+        *_cors(settings.api.cors_origins.replace(",", " ").split()),
         Middleware(Access, replies=replies),
         Middleware(BodyLimit, max_bytes=settings.api.max_body_bytes),
     ]
+
+
+def _cors(origins: list[str]) -> list[Middleware]:
+    """Lets pages of these sites read replies; never with the page's own cookie."""
+    if not origins:
+        return []
+    allowed = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+        max_age=3600,
+    )
+    return [allowed]
 
 
 def _lifespan(settings: Settings, engines: Engines | None, store: ConversationStore | None) -> Any:
