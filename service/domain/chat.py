@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from service.domain.constraint import Constraint
 from service.domain.errors import InvalidRequest
@@ -15,6 +18,7 @@ MAX_STOP_LENGTH = 512
 MAX_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 64 * 1024
+MAX_SCHEMA_DEPTH = 64
 MAX_TOOLS_BYTES = 192 * 1024
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 
@@ -47,6 +51,26 @@ class Tool:
     description: str = ""
     parameters: str = "{}"
     strict: bool = False
+
+    @classmethod
+    def from_schema(
+        cls, name: str, description: str, schema: Mapping[str, Any], *, strict: bool = False
+    ) -> Tool:
+        """With a parsed schema. Raises `InvalidRequest`, also for one that is not an object's."""
+        kind = schema.get("type", "object")
+        if kind != "object" and not (isinstance(kind, list) and "object" in kind):
+            raise InvalidRequest(
+                f"the schema of the tool {name[:160]!r} has the type {str(kind)[:40]!r}; it must "
+                "be 'object'.",
+                param="tools",
+            )
+        if _is_deeper(schema, MAX_SCHEMA_DEPTH):
+            raise InvalidRequest(
+                f"the schema of the tool {name[:160]!r} is more than {MAX_SCHEMA_DEPTH} levels "
+                "deep.",
+                param="tools",
+            )
+        return cls(name, description, json.dumps(schema), strict=strict)
 
     def __post_init__(self) -> None:
         if not _TOOL_NAME.fullmatch(self.name):
@@ -204,3 +228,11 @@ class PromptPiece:
 
 
 Prompt = tuple[PromptPiece, ...]
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and mappings are nested deeper than that."""
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list):
+        return False
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)

@@ -36,7 +36,8 @@ def to_constraint(
         return None
     grammar = _Grammar(syntax, tools, tokens)
     source = grammar.forced(parallel) if forced else grammar.free(parallel)
-    return Constraint(ConstraintKind.LARK, source, after)
+    # Half a surrogate pair (JSON can spell one in a schema) can't be sent on.
+    return Constraint(ConstraintKind.LARK, source.encode("utf-8", "replace").decode(), after)
 
 
 class _Grammar:

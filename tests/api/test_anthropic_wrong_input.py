@@ -74,6 +74,10 @@ PROMPT: list[tuple[Any, str]] = [
     ({**HELLO, "thinking": True}, "thinking (True) is not accepted"),
     ({**HELLO, "tools": [{}]}, "tools[0].name is missing."),
     ({**HELLO, "tools": [{"name": "a b"}]}, "'a b' is not accepted: 1 to 128 letters"),
+    (
+        {**HELLO, "tools": [{"name": "a", "input_schema": {"type": "array"}}]},
+        "the schema of the tool 'a' has the type 'array'; it must be 'object'.",
+    ),
     ({**HELLO, "tools": [{"name": "a"}] * 2}, "tools has 'a' more than once."),
     ({**HELLO, "tools": [{"name": "a"}] * 300}, "tools has 300 entries; at most 128"),
     (

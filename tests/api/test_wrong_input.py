@@ -60,6 +60,13 @@ def tool(name: str, parameters: Any = None) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"properties": schema}
+    return schema
+
+
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
@@ -124,6 +131,8 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
     ({**HELLO, "tools": [{}]}, 400, "tools[0].function", "tools[0].function is missing."),
     ({**HELLO, "tools": [{"type": "custom"}]}, 400, "tools[0].type", "only 'function' is"),
     ({**HELLO, "tools": [tool("no spaces")]}, 400, "tools", "'no spaces' is not accepted"),
+    ({**HELLO, "tools": [tool("a", {"type": "string"})]}, 400, "tools", "must be 'object'"),
+    ({**HELLO, "tools": [tool("a", nested(80))]}, 400, "tools", "more than 64 levels deep"),
     ({**HELLO, "tools": [tool("")]}, 400, "tools", "1 to 128 letters"),
     ({**HELLO, "tools": [tool("a"), tool("a")]}, 400, "tools", "'a' more than once"),
     (
@@ -254,3 +263,14 @@ async def test_a_model_id_may_hold_slashes_and_still_be_unknown(client: httpx.As
         "param": "model",
         "code": "model_not_found",
     }
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_half_a_character_in_a_schema_does_no_harm(
+    client: httpx.AsyncClient, choice: str
+) -> None:
+    half = {"properties": {"a": {"enum": ["\ud800"], "description": "\udfff"}}}
+    body = {**HELLO, "tools": [tool("a", half)], "tool_choice": choice}
+    reply = await client.post("/v1/chat/completions", content=json.dumps(body), headers=JSON)
+    assert reply.status_code == 200, reply.text
+    await still_works(client)

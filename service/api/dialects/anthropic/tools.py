@@ -27,8 +27,10 @@ def to_tools(body: CountTokensBody) -> tuple[Tool, ...]:
                 f"tools[{index}].type is {tool.type[:40]!r}; only 'custom' is supported.",
                 param=f"tools[{index}].type",
             )
-        schema = json.dumps(tool.input_schema or {})
-        tools.append(Tool(tool.name, tool.description or "", schema, strict=bool(tool.strict)))
+        schema = tool.input_schema or {}
+        tools.append(
+            Tool.from_schema(tool.name, tool.description or "", schema, strict=bool(tool.strict))
+        )
     return tuple(tools)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,10 +35,10 @@ def to_tools(body: ChatCompletionBody) -> tuple[Tool, ...]:
 
 
 def _to_tool(function: FunctionBody) -> Tool:
-    return Tool(
+    return Tool.from_schema(
         function.name,
         function.description or "",
-        json.dumps(function.parameters or {}),
+        function.parameters or {},
         strict=bool(function.strict),
     )
 
