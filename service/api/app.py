@@ -133,7 +133,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         await used_engines.settled()  # a worker that says it is there can answer
         spending = Spending(SqlSpending(database))
         chat = Chat(used_engines, settings.chat, Accounts(spending))
-        vectors = Vectors(used_engines, settings.embed, settings.rerank)
+        vectors = Vectors(used_engines, settings.embed, settings.rerank, spending)
         conversations = Conversations(chat, store or SqlConversations(database))
         archive = Archive(SqlArchive(database))
         limits = RequestLimits(SqlAdmissions(database))
