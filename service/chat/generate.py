@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from service.chat.accounting import Accounting, Unaccounted
 from service.chat.logprobs import AnswerLogprobs
+from service.chat.sharing import SharedBeginning
 from service.chat.truncation import truncated
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, ToolCall
@@ -152,6 +153,7 @@ class Chat:
         self.settings = settings
         self._accounting = accounting or Unaccounted()
         self._template: ChatTemplate | None = None
+        self._shared = SharedBeginning(settings.system_prompt)
 
     async def start(self, request: ChatRequest, principal: Principal) -> Generation:
         """Returns once the engine has accepted; every refusal is raised here, as `ServiceError`."""
@@ -211,6 +213,9 @@ class Chat:
     ) -> Generation:
         template = await self._template_of(client.model)
         prepared = await self._prepare(request, template)
+        shared = self._shared.characters(
+            request, prepared.prompt, template, thinking=self._thinks(request)
+        )
         job = Job(
             request_id=request.request_id,
             prompt=prepared.prompt,
@@ -218,6 +223,7 @@ class Chat:
             max_tokens=self._allowed(request.max_tokens),
             stop=(*request.stop, *template.stops),
             cache_key=principal.id,
+            shared_characters=shared,
             fair_key=principal.id,
             priority=request.priority,
             first_token_seconds=request.first_token_seconds,

@@ -152,7 +152,9 @@ def _neighbours(leader: Sequence, ordered: list[Sequence]) -> list[Sequence]:
 
 def _share(sequence: Sequence, others: list[Sequence]) -> bool:
     return any(
-        other.cache_key == sequence.cache_key and _in_common(sequence, other) for other in others
+        (other.cache_key == sequence.cache_key or 0 < other.num_shared == sequence.num_shared)
+        and _in_common(sequence, other)
+        for other in others
     )
 
 

@@ -44,6 +44,7 @@ class Job:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     cache_key: str = ""
+    shared_characters: int = 0
     fair_key: str = ""
     weight: float = 1.0
     priority: Priority = Priority.INTERACTIVE
