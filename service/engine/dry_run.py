@@ -12,13 +12,17 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 
 from service.domain.errors import ModelFileError
-from service.engine import backends, library
+from service.engine import backends, library, machine
 from service.engine.memory import MIN_CELLS, Need, Sizes
-from service.engine.tuning import Tuning, context_params, model_params
+from service.engine.tuning import TINY_WEIGHT_BYTES, Tuning, context_params, model_params
 from service.settings import EngineSettings
 
-# Python, the libraries, the tables of the vocabulary, and what a busy socket holds.
-PROCESS_BYTES = 120 * 1024 * 1024
+# What the process grows by once it plans: the tables of a large vocabulary, and what busy sockets
+# hold. Python and the libraries are there already, and count as used.
+PROCESS_BYTES = 48 * 1024 * 1024
+
+# What OpenBLAS works in, as measured with two threads; it is used where calibration finds so.
+_BLAS_BYTES_PER_THREAD = 32 * 1024 * 1024
 
 # What llama.cpp notes about each cell, beside what is in it; this is allocated in a dry run, too.
 _CELL_BYTES = 64
@@ -40,6 +44,12 @@ class DryRun:
         self._available = available
         self._known: dict[Sizes, Need] = {}
         self.weights = int(llama.llama_model_size(pointer))
+        can_use_blas = backends.has_blas() and settings.blas != "off"
+        threads = settings.threads or machine.usable_cores()
+        if can_use_blas and self.weights >= TINY_WEIGHT_BYTES:
+            self._blas_bytes = threads * _BLAS_BYTES_PER_THREAD
+        else:
+            self._blas_bytes = 0
         self.trained_context_length = int(llama.llama_model_n_ctx_train(pointer))
 
     def need(self, sizes: Sizes) -> Need:
@@ -74,6 +84,7 @@ class DryRun:
         llama.llama_free(context)
         conversations, working = _read(lines)
         cells = _CELL_BYTES * sizes.total
+        working += self._blas_bytes
         return Need(self.weights, conversations + cells, working, PROCESS_BYTES)
 
 

@@ -16,9 +16,6 @@ from service.engine.memory import MemoryPlan, Sizes, Wish, plan_memory, wish_of
 from service.engine.tuning import Tuning, context_params, model_params
 from service.settings import EngineSettings
 
-# With less weight than this a whole step takes a millisecond or two.
-TINY_WEIGHT_BYTES = 64 * 1024 * 1024
-
 
 class LoadedModel:
     """The weights and their facts. `close` gives the memory back."""

@@ -103,7 +103,7 @@ def plan_memory(
     if sizes is None:
         raise ModelFileError(
             f"{path} needs {amount(wanted.total)} of memory with {wish.sizes}, and "
-            f"{amount(available)} is available; {_advice(wish, wanted, fits)}"
+            f"{amount(available)} is available; {_advice(wish, need_of, fits)}"
         )
     notice = (
         f"{path.stem} runs with {sizes} instead of {wish.sizes}, which would need "
@@ -150,12 +150,14 @@ def _most(limit: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _advice(wish: Wish, wanted: Need, fits: Callable[[Sizes], bool]) -> str:
+def _advice(wish: Wish, need_of: Callable[[Sizes], Need], fits: Callable[[Sizes], bool]) -> str:
     sizes = _largest(Wish(wish.sizes), fits)
     if sizes is None:
+        least = Sizes(1, min(MIN_CELLS, wish.sizes.cells))
+        need = need_of(least)
         return (
-            f"its weights alone are {amount(wanted.weights)}, so use a smaller model or one with "
-            "fewer bits per weight."
+            f"even {least} takes {amount(need.total)}, of which its weights are "
+            f"{amount(need.weights)}: use a smaller model, or one with fewer bits per weight."
         )
     return (
         f"{sizes} would fit "

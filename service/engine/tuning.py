@@ -12,6 +12,9 @@ from service.settings import EngineSettings
 
 MAX_UBATCH = 512
 
+# With less weight than this a whole step takes a millisecond or two.
+TINY_WEIGHT_BYTES = 64 * 1024 * 1024
+
 
 # Guesses in one call. Measured: 16 rows cost little more than half of what they cost one by one.
 MAX_DRAFT = 15

@@ -59,7 +59,10 @@ def test_what_the_operator_fixed_stays(wish: Wish, sizes: Sizes) -> None:
     [
         (800 * MIB, r"5 slots of 4096 tokens would fit \(PARLEY_ENGINE__SLOTS=5"),
         (570 * MIB, r"1 slot of 2560 tokens would fit .*CONTEXT_LENGTH=2560"),
-        (300 * MIB, r"its weights alone are 398 MiB, so use a smaller model"),
+        (
+            300 * MIB,
+            r"even 1 slot of 512 tokens takes 545 MiB, of which its weights are 398 MiB: use",
+        ),
     ],
 )
 def test_what_is_fixed_and_does_not_fit_is_refused(available: int, advice: str) -> None:
@@ -70,7 +73,7 @@ def test_what_is_fixed_and_does_not_fit_is_refused(available: int, advice: str) 
 
 
 def test_a_context_too_short_for_a_chat_is_refused() -> None:
-    with pytest.raises(ModelFileError, match="its weights alone are 398 MiB"):
+    with pytest.raises(ModelFileError, match="even 1 slot of 512 tokens takes 545 MiB"):
         plan_memory(PATH, WISH, need_of, 542 * MIB)
 
 
