@@ -101,9 +101,7 @@ class EngineSettings(Group):
         0, ge=0, description="The GPU for a model that is not shared, counted from 0."
     )
     speculation: bool = Field(
-        True,
-        description="Guess ahead what an answer repeats, or what its grammar leaves no choice "
-        "about, and check several guesses at once, where that is quicker. Changes no answer.",
+        True, description="Guess what comes next and check it at once, where that is quicker."
     )
     blas: Literal["auto", "on", "off"] = Field(
         "auto", description="OpenBLAS for long prompts: measured at start-up, or forced."
