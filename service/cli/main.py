@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "chat": "service.cli.chat",
     "config": "service.cli.config",
     "conversation": "service.cli.conversation",
+    "doctor": "service.cli.doctor",
     "health": "service.cli.health",
     "serve": "service.cli.serve",
     "token": "service.cli.token",
