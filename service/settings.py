@@ -114,16 +114,10 @@ class EngineSettings(Group):
         0.25, gt=0, description="Gap between tokens that a prompt being read may cause."
     )
     parked_bytes: int | None = Field(
-        None,
-        ge=0,
-        description="Memory for conversations that had to leave their slots; unset: a quarter of "
-        "what is free once the model is loaded, 8 GiB at most; 0: none.",
+        None, ge=0, description="Memory for parked conversations; unset: a quarter of what is free."
     )
     archived_bytes: int = Field(
-        2 * 1024**3,
-        ge=0,
-        description="Disk, in the state directory, for conversations that the memory has no room "
-        "for, or that are to outlive a restart; 0: none.",
+        2 * 1024**3, ge=0, description="Disk, in the state directory, for parked conversations."
     )
     load_timeout_seconds: float = Field(
         900, gt=0, description="A model that takes longer than this to load has failed."
