@@ -52,6 +52,7 @@ ROUTERS = (
     conversation_routes.router,
     models.router,
     llama_server.router,
+    openai.completions_router,
     openai.embeddings_router,
     openai.prompts_router,
     *(dialect.router for dialect in DIALECTS),

@@ -14,7 +14,7 @@ from service.chat.logprobs import AnswerLogprobs
 from service.chat.sharing import SharedBeginning
 from service.chat.truncation import truncated
 from service.domain.access import Principal
-from service.domain.chat import ChatRequest, ToolCall
+from service.domain.chat import ChatRequest, PromptPiece, TextRequest, ToolCall
 from service.domain.errors import (
     EngineUnavailable,
     GenerationFailed,
@@ -34,6 +34,7 @@ from service.domain.events import (
     ToolCallDelta,
 )
 from service.domain.model import ModelInfo
+from service.formats.plain_text import PlainText
 from service.formats.prepared import AnswerParser, Prepared, prepare
 from service.formats.template import ChatTemplate
 from service.ipc.client import EngineClient, Engines, EngineStream, Job
@@ -171,6 +172,23 @@ class Chat:
         # The model was switched between our looking and our asking: its prompt is another.
         return await self._submit(successor, request, principal)
 
+    async def go_on(self, request: TextRequest, principal: Principal) -> Generation:
+        """Like `start`, for a text without a template. All that is written is the answer."""
+        await self.engines.bridged()
+        client = self._serving(request.model)
+        job = Job(
+            request_id=request.request_id,
+            prompt=(PromptPiece(request.prompt, trusted=False),),
+            sampling=request.sampling,
+            max_tokens=self._allowed(request.max_tokens),
+            stop=request.stop,
+            cache_key=principal.id,
+            fair_key=principal.id,
+            logprobs=request.logprobs,
+        )
+        stream = await self._accounting.submit(client, job, principal)
+        return Generation(stream, client.model, PlainText(), request.stop)
+
     async def _start_truncated(
         self, client: EngineClient, request: ChatRequest, principal: Principal
     ) -> Generation:
@@ -250,12 +268,15 @@ class Chat:
                 f"at most {self.settings.max_messages} are accepted.",
                 param="messages",
             )
+        return self._serving(request.model)
+
+    def _serving(self, model: str | None) -> EngineClient:
         client = self.engines.current()
         served, status = client.model.name, self.engines.status
-        known = request.model in (None, served, status.wanted_model, status.stand_in_model)
-        if not known and not self._is_alias(request.model or ""):
+        known = model in (None, served, status.wanted_model, status.stand_in_model)
+        if not known and not self._is_alias(model or ""):
             raise ModelNotFound(
-                f"The model `{request.model}` does not exist; this service serves `{served}`.",
+                f"The model `{model}` does not exist; this service serves `{served}`.",
                 param="model",
             )
         return client

@@ -157,24 +157,7 @@ class ChatRequest:
     def __post_init__(self) -> None:
         if not self.messages:
             raise InvalidRequest("messages is empty; send at least one.", param="messages")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidRequest(
-                f"max_tokens is {self.max_tokens}; it must be at least 1.", param="max_tokens"
-            )
-        if len(self.stop) > MAX_STOP_STRINGS:
-            raise InvalidRequest(
-                f"stop has {len(self.stop)} strings; at most {MAX_STOP_STRINGS} are accepted.",
-                param="stop",
-            )
-        if any(not s or len(s) > MAX_STOP_LENGTH for s in self.stop):
-            raise InvalidRequest(
-                f"each stop string must have 1 to {MAX_STOP_LENGTH} characters.", param="stop"
-            )
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
-            raise InvalidRequest(
-                f"top_logprobs is {self.logprobs}; it must be between 0 and {MAX_LOGPROBS}.",
-                param="top_logprobs",
-            )
+        _check_limits(self.max_tokens, self.stop, self.logprobs)
         self._check_tools()
 
     @property
@@ -213,6 +196,45 @@ class ChatRequest:
             raise InvalidRequest(
                 "tool_choice asks for a tool; there are none.", param="tool_choice"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A text to go on with, as it stands: no template, and no spelling in it is a control token.
+
+    What has the same name as in `ChatRequest` means the same. Raises `InvalidRequest`.
+    """
+
+    prompt: str
+    model: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        _check_limits(self.max_tokens, self.stop, self.logprobs)
+
+
+def _check_limits(max_tokens: int | None, stop: tuple[str, ...], logprobs: int | None) -> None:
+    if max_tokens is not None and max_tokens < 1:
+        raise InvalidRequest(
+            f"max_tokens is {max_tokens}; it must be at least 1.", param="max_tokens"
+        )
+    if len(stop) > MAX_STOP_STRINGS:
+        raise InvalidRequest(
+            f"stop has {len(stop)} strings; at most {MAX_STOP_STRINGS} are accepted.", param="stop"
+        )
+    if any(not s or len(s) > MAX_STOP_LENGTH for s in stop):
+        raise InvalidRequest(
+            f"each stop string must have 1 to {MAX_STOP_LENGTH} characters.", param="stop"
+        )
+    if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
+        raise InvalidRequest(
+            f"top_logprobs is {logprobs}; it must be between 0 and {MAX_LOGPROBS}.",
+            param="top_logprobs",
+        )
 
 
 @dataclass(frozen=True, slots=True)

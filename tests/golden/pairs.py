@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 OPENAPI = FOLDER / "openapi.json"
 REQUESTS = sorted(FOLDER.glob("*/*.request.json"))
 _PLACEHOLDERS = (
-    (re.compile(r"chatcmpl-[0-9a-f]{32}"), "chatcmpl-ID"),
+    (re.compile(r"cmpl-[0-9a-f]{32}"), "cmpl-ID"),
     (re.compile(r"msg_[0-9a-f]{32}"), "msg_ID"),
     (re.compile(r"call_[0-9a-f]{24}"), "call_ID"),
     (re.compile(r"toolu_[0-9a-f]{24}"), "toolu_ID"),

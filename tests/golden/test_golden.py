@@ -17,6 +17,7 @@ from service.api.dialects.anthropic.schemas import (
 from service.api.dialects.llama_server import schemas as llama_server
 from service.api.dialects.llama_server.schemas import RerankReply, TokenizeReply
 from service.api.dialects.native.schemas import Detail, MessageReply, StreamFrame, UserInputReply
+from service.api.dialects.openai.completions import TextCompletionReply
 from service.api.dialects.openai.embeddings import EmbeddingsReply
 from service.api.dialects.openai.prompts import PromptReply
 from service.api.dialects.openai.schemas import (
@@ -68,6 +69,8 @@ def test_recorded_replies_are_as_documented(path: Path) -> None:
         ("openai", ".sse"): (ChatCompletionChunk, ErrorReply),
         ("embeddings", ".json"): (EmbeddingsReply, PromptReply, ErrorReply),
         ("llama_server", ".json"): (RerankReply, TokenizeReply, llama_server.ErrorReply),
+        ("completions", ".json"): (TextCompletionReply, ErrorReply),
+        ("completions", ".sse"): (TextCompletionReply, ErrorReply),
         ("native", ".json"): (UserInputReply, MessageReply, Detail),
         ("native", ".sse"): (StreamFrame,),
     }

@@ -244,3 +244,46 @@ async def test_more_choices_than_are_given_are_refused_by_number(
         await client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "Hi"}], n=9
         )
+
+
+async def test_a_text_goes_on(
+    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+) -> None:
+    engine.answers(" a time there was a fox.")
+    reply = await client.completions.create(
+        model="fake", prompt="Once upon", logprobs=2, max_tokens=5
+    )
+    published.check("CreateCompletionResponse", reply.model_dump(mode="json", exclude_unset=True))
+    choice = reply.choices[0]
+    assert (choice.text, choice.finish_reason) == (" a time there was a", "length")
+    assert choice.logprobs is not None
+    assert choice.logprobs.tokens == [" a", " time", " there", " was", " a"]
+    assert choice.logprobs.text_offset == [0, 2, 7, 13, 17]
+    assert [len(top) for top in choice.logprobs.top_logprobs or []] == [2] * 5
+    prompt = engine.jobs[-1].prompt
+    assert [(piece.text, piece.trusted) for piece in prompt] == [("Once upon", False)]
+
+
+async def test_several_texts_go_on_in_one_stream(
+    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+) -> None:
+    engine.answers(" one.", " two.", " three.", " four.")
+    stream = await client.completions.create(
+        model="fake",
+        prompt=["First", "Second"],
+        n=2,
+        echo=True,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    texts, ends = [""] * 4, []
+    usage = None
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            ends += [choice.index] if choice.finish_reason else []
+        usage = chunk.usage or usage
+    assert texts == ["First one.", "First two.", "Second three.", "Second four."]
+    assert sorted(ends) == [0, 1, 2, 3]
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (2, 4)
