@@ -82,6 +82,13 @@ def test_pocket_calls_a_tool_and_uses_what_it_answers(
     assert calls_of(first) == [("get_weather", {"city": "Paris"})]
     message = first.choices[0].message
     call = (message.tool_calls or [])[0]
+    counted = client.post(
+        "/chat/completions/input_tokens",
+        cast_to=dict[str, Any],
+        body={"messages": [QUESTION], "tools": [OPENAI_TOOL]},
+    )
+    assert first.usage is not None
+    assert counted["input_tokens"] == first.usage.prompt_tokens
     result = {"role": "tool", "tool_call_id": call.id, "content": SUNNY}
     second = ask(client, QUESTION, message.model_dump(), result, tools=[OPENAI_TOOL])
     assert second.choices[0].finish_reason == "stop"

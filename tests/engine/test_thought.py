@@ -6,8 +6,9 @@ import pytest
 
 from service.domain.events import FinishReason
 from service.engine.thought import Thought
+from tests.fakes.alphabet import END
 from tests.fakes.loop import Loop
-from tests.fakes.runner import END, FakeRunner, says
+from tests.fakes.runner import FakeRunner, says
 
 CLOSING = [101, 102, 103]
 
@@ -59,3 +60,20 @@ def test_a_request_without_a_budget_thinks_as_long_as_it_likes() -> None:
     loop.ask(1, "hi>", reasoning_end="</think>")
     loop.finish()
     assert loop.text(1) == "xxxxxxxx"
+
+
+class Veiled(FakeRunner):
+    """A model for which X is a control token, which has no text."""
+
+    def piece(self, token_id: int) -> bytes:
+        return b"" if token_id == ord("X") else super().piece(token_id)
+
+
+@pytest.mark.parametrize(("shown", "expected"), [((), "ab"), (("X",), "aXb"), (("XX",), "ab")])
+def test_a_control_token_has_text_only_where_that_was_asked_for(
+    shown: tuple[str, ...], expected: str
+) -> None:
+    loop = Loop(Veiled(following=says("aXb")))
+    loop.ask(1, "hi>", shown_tokens=shown)
+    loop.finish()
+    assert loop.text(1) == expected

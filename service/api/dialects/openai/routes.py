@@ -22,6 +22,7 @@ from service.api.dialects.openai.schemas import (
     ChatCompletionChunk,
     ChatCompletionReply,
     ErrorReply,
+    InputTokensReply,
     ModelList,
     ModelReply,
 )
@@ -74,6 +75,15 @@ async def create_thoughtful_chat_completion(
     request = to_chat_request(body, request_id)
     thoughtful = replace(request, thinking=request.thinking is not False)
     return await _answer(http_request, body, thoughtful, parts, principal, Thoughts.IN_TEXT)
+
+
+@router.post("/chat/completions/input_tokens", response_model=InputTokensReply)
+async def count_chat_tokens(
+    body: ChatCompletionBody, parts: PartsDep, request_id: RequestIdDep
+) -> Response:
+    """How many tokens the chat is for the model, tools and all, exactly."""
+    count = await parts.chat.count_tokens(to_chat_request(body, request_id))
+    return Json({"object": "response.input_tokens", "input_tokens": count})
 
 
 async def _answer(

@@ -274,6 +274,11 @@ class ChatCompletionChunk(BaseModel):
     usage: CompletionUsage | None = None
 
 
+class InputTokensReply(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
 class ModelReply(BaseModel):
     id: str
     object: Literal["model"]
