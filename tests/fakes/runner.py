@@ -25,9 +25,10 @@ from service.engine.runner import (
     RunnerError,
     State,
 )
-from tests.fakes.alphabet import END, create_alphabet
+from tests.fakes import alphabet
 
-GRAMMARS = Grammars(create_alphabet)
+END = alphabet.END
+GRAMMARS = Grammars(alphabet.create_alphabet)
 END_SPELLING = "<|end|>"
 Next = Callable[[Sequence[int]], int]
 
