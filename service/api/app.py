@@ -52,6 +52,7 @@ ROUTERS = (
     conversation_routes.router,
     models.router,
     llama_server.router,
+    llama_server.infill_router,
     openai.completions_router,
     openai.embeddings_router,
     openai.prompts_router,

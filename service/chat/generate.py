@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from service.chat.accounting import Accounting, Unaccounted
+from service.chat.infill import InfillRequest, to_job
 from service.chat.logprobs import AnswerLogprobs
 from service.chat.sharing import SharedBeginning
 from service.chat.truncation import truncated
@@ -186,6 +187,16 @@ class Chat:
             fair_key=principal.id,
             logprobs=request.logprobs,
         )
+        stream = await self._accounting.submit(client, job, principal)
+        return Generation(stream, client.model, PlainText(), request.stop)
+
+    async def fill_in(self, request: InfillRequest, principal: Principal) -> Generation:
+        """Write what belongs into a gap. Raises like `start`, and `Unsupported` where the model was
+        not trained for it."""
+        await self.engines.bridged()
+        client = self._serving(request.model)
+        job = to_job(request, client.model, principal)
+        job = replace(job, max_tokens=self._allowed(job.max_tokens))
         stream = await self._accounting.submit(client, job, principal)
         return Generation(stream, client.model, PlainText(), request.stop)
 

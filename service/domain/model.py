@@ -23,7 +23,9 @@ class ModelInfo:
     untrusted text; `markup_tokens` (`<think>`, `<tool_call>`) are tokens that the model itself may
     also write as text. `chat_template` is Jinja source from the GGUF, or None. `created` is the
     file's modification time in Unix seconds. With `mode` other than chat, `context_length` is the
-    longest input, and `vector_length` how many numbers become of one.
+    longest input, and `vector_length` how many numbers become of one. `infill_tokens` are the
+    spellings that stand before what is before a gap, before what is after it, and before what
+    fills it.
     """
 
     name: str
@@ -43,3 +45,4 @@ class ModelInfo:
     markup_tokens: tuple[str, ...] = ()
     mode: Mode = Mode.CHAT
     vector_length: int = 0
+    infill_tokens: tuple[str, str, str] | None = None

@@ -380,4 +380,5 @@ def _describe(
         adds_bos=vocabulary.adds_bos,
         control_tokens=vocabulary.control_tokens,
         markup_tokens=vocabulary.markup_tokens,
+        infill_tokens=vocabulary.infill(),
     )

@@ -75,6 +75,18 @@ class Vocabulary:
         token_id = {"bos": llama.llama_vocab_bos, "eos": llama.llama_vocab_eos}[kind](self._vocab)
         return _text(self._vocab, token_id) if token_id >= 0 else ""
 
+    def infill(self) -> tuple[str, str, str] | None:
+        """The spellings around a gap to be filled in, as `ModelInfo.infill_tokens`."""
+        ids = (
+            int(llama.llama_vocab_fim_pre(self._vocab)),
+            int(llama.llama_vocab_fim_suf(self._vocab)),
+            int(llama.llama_vocab_fim_mid(self._vocab)),
+        )
+        if min(ids) < 0:
+            return None
+        before, after, middle = (_text(self._vocab, token_id) for token_id in ids)
+        return before, after, middle
+
     def spell(self, token_ids: Iterable[int]) -> list[bytes]:
         """The bytes of each token; control tokens, which have none in text, by their names."""
         return [self.pieces[i] or _text(self._vocab, i).encode() for i in token_ids]

@@ -19,7 +19,7 @@ async def test_the_prompt_is_written_as_the_models_template_has_it(
 async def test_the_number_of_tokens_is_that_of_the_answers_usage(client: httpx.AsyncClient) -> None:
     counted = (await client.post("/v1/chat/completions/input_tokens", json=HELLO)).json()
     answered = (await client.post("/v1/chat/completions", json=HELLO)).json()
-    assert counted == {"input_tokens": answered["usage"]["prompt_tokens"]}
+    assert counted["input_tokens"] == answered["usage"]["prompt_tokens"]
 
 
 async def test_what_is_no_chat_is_refused_in_the_same_words(client: httpx.AsyncClient) -> None:

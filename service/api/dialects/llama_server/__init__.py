@@ -4,6 +4,7 @@ words and properties."""
 from __future__ import annotations
 
 from service.api.dialects.llama_server.errors import to_error
+from service.api.dialects.llama_server.infill import router as infill_router
 from service.api.dialects.llama_server.routes import router
 
 # Each of them is this dialect's alone.
@@ -15,6 +16,7 @@ PATHS = (
     "/tokenize",
     "/detokenize",
     "/props",
+    "/infill",
 )
 
-__all__ = ["PATHS", "router", "to_error"]
+__all__ = ["PATHS", "infill_router", "router", "to_error"]

@@ -1,4 +1,4 @@
-"""What a chat looks like to the model, and how long it is, without an answer to it."""
+"""What a chat looks like to the model, without an answer to it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,8 @@ router = APIRouter(
 )
 
 
-class InputTokensReply(BaseModel):
-    input_tokens: int
-
-
 class PromptReply(BaseModel):
     prompt: str
-
-
-@router.post("/v1/chat/completions/input_tokens", response_model=InputTokensReply)
-async def count_input_tokens(
-    body: ChatCompletionBody, chat: ChatDep, request_id: RequestIdDep
-) -> Response:
-    """How many tokens the chat's prompt has, with the template around it; exactly what
-    `usage.prompt_tokens` of its answer says."""
-    num_tokens = await chat.count_tokens(to_chat_request(body, request_id))
-    return Json({"input_tokens": num_tokens})
 
 
 @router.post(TEMPLATE_PATH, response_model=PromptReply)
