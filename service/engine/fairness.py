@@ -71,6 +71,10 @@ class Waiting:
     def __iter__(self) -> Iterator[Sequence]:
         return (sequence for lane in self._lanes.values() for sequence in lane)
 
+    def num_of(self, key: str) -> int:
+        """How many of `key` wait."""
+        return sum(len(lane) for (_, other), lane in self._lanes.items() if other == key)
+
     def push(self, sequence: Sequence) -> None:
         self._lane(sequence).append(sequence)
         self._num += 1

@@ -12,6 +12,9 @@ from service.engine.runner import DecodeRow
 from service.engine.sequence import Key, Sequence
 from service.engine.slots import Placement, Slot, Slots
 
+# So much of the queue no single key may take.
+_ROOM_FOR_OTHERS = 0.25
+
 
 @dataclass(slots=True)
 class Scheduler:
@@ -41,13 +44,22 @@ class Scheduler:
     def enqueue(self, sequence: Sequence) -> int:
         """Let it wait for a slot; returns how many are ahead of it.
 
-        Raises `QueueFull` with a time to come back when that many may not wait.
+        Raises `QueueFull` with a time to come back when that many may not wait, or not that many of
+        one key: some room is left to the others.
         """
         num_ahead = max(0, len(self.waiting) - self.slots.num_free)
         if len(self.waiting) >= self.max_waiting + self.slots.num_free:
             raise QueueFull(
                 f"{len(self.waiting)} requests are waiting, and no more than {self.max_waiting} "
                 "may; try again later.",
+                retry_after_seconds=self.retry_after(),
+            )
+        of_key = self.waiting.num_of(sequence.fair_key)
+        most_of_key = self.max_waiting - int(self.max_waiting * _ROOM_FOR_OTHERS)
+        if of_key >= most_of_key + self.slots.num_free:
+            raise QueueFull(
+                f"{of_key} requests of the same access are waiting, and no more than "
+                f"{most_of_key} of {self.max_waiting} may; try again later.",
                 retry_after_seconds=self.retry_after(),
             )
         self.shares.enter(sequence.fair_key)

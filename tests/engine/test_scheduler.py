@@ -58,6 +58,19 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     assert refused.value.retry_after_seconds == pytest.approx(36.0)
 
 
+def test_one_key_does_not_fill_the_queue_for_the_others() -> None:
+    plan = scheduler(num_slots=1, max_waiting=8)
+    admit(plan, sequence(0), slot=0)
+    for request_id in range(1, 7):
+        plan.enqueue(sequence(request_id, key="a"))
+    with pytest.raises(QueueFull, match="6 of 8"):
+        plan.enqueue(sequence(7, key="a"))
+    for request_id in (8, 9):
+        plan.enqueue(sequence(request_id, key="b"))
+    with pytest.raises(QueueFull, match="8 requests are waiting"):
+        plan.enqueue(sequence(10, key="b"))
+
+
 def test_requests_that_a_free_slot_awaits_do_not_count_as_waiting() -> None:
     plan = scheduler(num_slots=2, max_waiting=0)
     assert [plan.enqueue(sequence(i)) for i in (1, 2)] == [0, 0]
