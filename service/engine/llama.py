@@ -134,7 +134,7 @@ class LlamaRunner:
 
     @property
     def max_draft(self) -> int:
-        return self._num_outputs - 1 if self._speculates and self.can_cut else 0
+        return self._num_outputs - 1 if self._speculates and self._cells.can_cut else 0
 
     @property
     def spelling(self) -> Spelling:

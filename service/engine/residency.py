@@ -58,8 +58,7 @@ class Residency:
             self._gauges.crossed(length)
             source, length, parked = slot, 0, None
         self._plan_anchors(sequence)
-        stays = source is slot and parked is None
-        self._park_before_loss(slot, slot.held.reusable_for(prompt) if stays else 0)
+        self._park_before_loss(slot, slot.held.reusable_for(prompt))
         if parked is not None:
             held = self._restore(slot, parked, length)
         elif source is not slot:

@@ -14,6 +14,7 @@ from service import metrics
 from service.domain.chat import Prompt, PromptPiece
 from service.engine.prefix import Prefix
 from service.engine.runner import State
+from service.engine.slots import Placement
 from service.engine.tier import Tier
 from service.settings import EngineSettings
 from tests.fakes.loop import Loop, alone
@@ -24,9 +25,7 @@ MORE = EngineSettings(max_waiting=50, parked_bytes=1_000_000)
 NONE = EngineSettings(max_waiting=50, parked_bytes=0)
 
 
-def loop_of(
-    num_slots: int = 1, settings: EngineSettings = MORE, *, can_cut: bool = True
-) -> Loop:
+def loop_of(num_slots: int = 1, settings: EngineSettings = MORE, *, can_cut: bool = True) -> Loop:
     runner = FakeRunner(
         num_slots, LONG, max_batch_tokens=64, max_prompt_bytes=LONG, can_cut=can_cut
     )
@@ -266,6 +265,21 @@ def test_no_token_of_another_user_is_ever_reused(data: st.DataObject) -> None:
         assert done.usage.cached_tokens <= max(most, shared)
         assert alone(text, long_runner(), max_tokens=4).startswith(loop.text(number))
     assert counted(metrics.CROSS_PRINCIPAL_HITS) == before
+
+
+def test_a_reuse_that_must_not_be_is_caught_when_it_is_about_to_happen_and_counted() -> None:
+    before = counted(metrics.CROSS_PRINCIPAL_HITS)
+    loop = loop_of(num_slots=2)
+    ask(loop, 1, history("a"), cache_key="alice")
+    loop.ask(2, history("a"), cache_key="bob", max_tokens=4)
+    loop.turn()
+    (sequence,) = loop.engine.scheduler.running
+    wrong = Placement(sequence.lane, loop.engine.slots[0], 100)
+    assert wrong.source.cache_key == "alice"
+    loop.engine._residency.prepare(wrong, sequence)
+    assert sequence.lane.num_tokens == 0
+    assert counted(metrics.CROSS_PRINCIPAL_HITS) == before + 100
+    assert ("fork", 0, 1, 100) not in loop.runner.calls
 
 
 def common(one: str, other: str) -> int:
