@@ -151,6 +151,9 @@ install_units() {
     put "$here/systemd/parley.service" "$units/parley.service" 644 && units_changed=yes
     put "$next" "$units/parley-next.service" 644 && units_changed=yes
     rm -f "$next"
+    for unit in parley-backup.service parley-backup.timer; do
+        put "$here/systemd/$unit" "$units/$unit" 644 && units_changed=yes
+    done
     run install -d -m 755 "$units/parley.service.d"
     link parley.service.d "$units/parley-next.service.d" && units_changed=yes
     drop_in gpu "$([ -e /dev/nvidiactl ] && echo yes)" && units_changed=yes
@@ -158,6 +161,7 @@ install_units() {
     drain_drop_in && units_changed=yes
     [ -z "$units_changed" ] || run systemctl daemon-reload
     run systemctl enable --quiet parley.service nginx.service
+    run systemctl enable --now --quiet parley-backup.timer
 }
 
 # setting NAME: what parley.env says.
@@ -258,7 +262,8 @@ do_install() {
 do_remove() {
     require_machine
     say "removing the service, its releases, settings and state"
-    run systemctl disable --now --quiet parley-next.service parley.service 2>/dev/null || true
+    run systemctl disable --now --quiet parley-backup.timer parley-next.service parley.service 2>/dev/null || true
+    run rm -f "$units/parley-backup.service" "$units/parley-backup.timer"
     run rm -rf "$units/parley.service" "$units/parley-next.service" "$units/parley.service.d" "$units/parley-next.service.d"
     run rm -f "$units/nginx.service.d/parley-hardening.conf"
     run rmdir --ignore-fail-on-non-empty "$units/nginx.service.d" 2>/dev/null || true

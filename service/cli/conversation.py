@@ -132,29 +132,44 @@ def erase(principal: str, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
-def backup(target: Path) -> None:
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--keep",
+    default=7,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many copies to keep, where TARGET is a folder.",
+)
+def backup(target: Path, keep: int) -> None:
     """Copy the database, conversations and access tokens, to TARGET while the service runs.
 
     \b
-    Example:
-      parley backup /var/backups/parley-monday.sqlite
+    Examples:
+      parley backup monday.sqlite
+      parley backup /var/backups/parley/
 
-    To restore: stop the service, put the file in place of parley.sqlite, start it.
+    In a folder the copy is named after the day, and the oldest copies are deleted. To restore: stop
+    the service, put the file in place of parley.sqlite, start it.
     """
     source = Path(store_url(load_settings()).database or "")
     if not source.is_file():
         raise ConfigurationError(f"There is no database {source} to back up yet.")
-    if target.exists() and target.samefile(source):
-        raise ConfigurationError(f"{target} is the database itself; name another file.")
-    unfinished = target.with_name(target.name + ".part")
+    file = target
+    if target.is_dir():
+        file = target / f"parley-{datetime.now(UTC):%Y-%m-%d}.sqlite"
+    if file.exists() and file.samefile(source):
+        raise ConfigurationError(f"{file} is the database itself; name another file.")
+    unfinished = file.with_name(file.name + ".part")
     try:
         _copy(source, unfinished)
-        unfinished.replace(target)
+        unfinished.replace(file)
+        if target.is_dir():
+            for old in sorted(target.glob("parley-????-??-??.sqlite"))[:-keep]:
+                old.unlink()
     except (OSError, sqlite3.Error) as error:
         unfinished.unlink(missing_ok=True)
-        raise ConfigurationError(f"{target} could not be written: {error}.") from error
-    click.echo(f"{target}: {target.stat().st_size} bytes.", err=not sys.stdout.isatty())
+        raise ConfigurationError(f"{file} could not be written: {error}.") from error
+    click.echo(f"{file}: {file.stat().st_size} bytes.", err=not sys.stdout.isatty())
 
 
 def _copy(source: Path, target: Path) -> None:

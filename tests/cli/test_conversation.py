@@ -98,6 +98,19 @@ def test_a_backup_is_whole_and_private(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.part")) == []
 
 
+def test_a_folder_keeps_the_last_copies(tmp_path: Path) -> None:
+    say("keep", "this")
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for day in range(1, 6):
+        (folder / f"parley-2020-01-0{day}.sqlite").touch()
+    (folder / "notes.txt").touch()
+    assert run("backup", str(folder), "--keep", "3").exit_code == 0
+    names = sorted(path.name for path in folder.iterdir())
+    assert names[:3] == ["notes.txt", "parley-2020-01-04.sqlite", "parley-2020-01-05.sqlite"]
+    assert len(names) == 4
+
+
 def test_a_backup_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     say("keep", "this")
     refused = run("backup", str(tmp_path / "no" / "where.sqlite")).exception

@@ -47,6 +47,23 @@ def test_systemd_accepts_the_unit_with_every_drop_in(tmp_path: Path) -> None:
     assert (done.returncode, about_ours) == (0, [])
 
 
+@needs_systemd
+def test_systemd_accepts_the_nightly_copy_and_exposes_little_of_it(tmp_path: Path) -> None:
+    service = DEPLOY / "systemd" / "parley-backup.service"
+    text = service.read_text().replace("/opt/parley/current/.venv/bin/parley", "/bin/true")
+    (tmp_path / "parley-backup.service").write_text(text)
+    timer = shutil.copy(DEPLOY / "systemd" / "parley-backup.timer", tmp_path)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(timer)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    about_ours = [line for line in done.stderr.splitlines() if "parley" in line]
+    assert (done.returncode, about_ours) == (0, [])
+    assert exposure(service) <= 1.5
+
+
 def exposure(unit: Path) -> float:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit)],
