@@ -117,8 +117,7 @@ def test_a_canary_of_one_user_is_never_reused_for_another(engine: Engine) -> Non
 
 def test_after_a_restart_a_chat_goes_on_from_disk(tmp_path: Path) -> None:
     said = [SYSTEM[: len(SYSTEM) // 8], "Yes.", "Again."]
-    state = {"PARLEY_STATE_DIR": str(tmp_path), "PARLEY_ENGINE__SLOTS": "2"}
-    with running_engine(tmp_path, **state) as first:
+    with running_engine(tmp_path, PARLEY_STATE_DIR=str(tmp_path)) as first:
         first.next_event("ready")
         client = first.connect()
         client.send(Submit(1, "before", plain(*said), FREE, max_tokens=20, cache_key="me"))
@@ -127,7 +126,7 @@ def test_after_a_restart_a_chat_goes_on_from_disk(tmp_path: Path) -> None:
         assert first.process.wait(30) == 0
     said += [client.texts[1], "And now?"]
     (tmp_path / "engine.sock").unlink(missing_ok=True)
-    with running_engine(tmp_path, **state) as second:
+    with running_engine(tmp_path, PARLEY_STATE_DIR=str(tmp_path)) as second:
         second.next_event("ready")
         again = second.connect()
         again.send(Submit(1, "after", plain(*said), FREE, max_tokens=4, cache_key="me"))
