@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from service.domain.chat import ChatRequest, Prompt, PromptPiece, Tool, ToolMode
-from service.domain.constraint import Constraint
+from service.domain.constraint import Constraint, ConstraintKind
 from service.domain.errors import Unsupported
 from service.formats.call_parser import CallParser, new_call_id
 from service.formats.segments import SegmentGrammar, SegmentParser
@@ -118,12 +118,9 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
 def _tool_constraint(
     template: ChatTemplate, request: ChatRequest, tools: tuple[Tool, ...], *, forced: bool
 ) -> Constraint | None:
+    schema = None
     if request.constraint is not None and not forced:
-        raise Unsupported(
-            "response_format and tools can't be combined unless tool_choice asks for a call; leave "
-            "one of them out.",
-            param="response_format",
-        )
+        schema = _schema_of(request.constraint, template)
     if template.override is not None and not forced:
         return None  # free text and calls have headers, which are not free
     model = template.model
@@ -133,7 +130,20 @@ def _tool_constraint(
         (*model.control_tokens, *model.markup_tokens),
         forced=forced,
         parallel=request.parallel_tool_calls,
+        schema=schema,
     )
+
+
+def _schema_of(constraint: Constraint, template: ChatTemplate) -> str:
+    """The schema that an answer is to follow unless it calls a tool."""
+    tells_calls = template.override is None and not template.abilities.syntax.is_bare
+    if constraint.kind is not ConstraintKind.JSON_SCHEMA or not tells_calls:
+        raise Unsupported(
+            "tools go together with a JSON schema for the answer only, and not with every model; "
+            "leave one of them out, or ask for a call with tool_choice.",
+            param="tools",
+        )
+    return constraint.source
 
 
 def _shown_tokens(template: ChatTemplate, *, calls: bool) -> tuple[str, ...]:

@@ -24,20 +24,26 @@ def to_constraint(
     *,
     forced: bool,
     parallel: bool,
-    after: str = "",
+    schema: str | None = None,
 ) -> Constraint | None:
     """What an answer may be: with `forced` the rest of a call whose `begin` has been written, else
-    any text, which a call may end.
+    any text, which a call may end. With the JSON text of a `schema` it is either a call, or what
+    the schema describes.
 
     `tokens` are the spellings that are tokens of their own, which no text stands for. None where
     text can't be told from a call before it is too late.
     """
-    if not forced and syntax.is_bare:
-        return None
     grammar = _Grammar(syntax, tools, tokens)
-    source = grammar.forced(parallel) if forced else grammar.free(parallel)
+    if forced:
+        source = grammar.forced(parallel)
+    elif schema is not None:
+        source = grammar.either(parallel, schema)
+    elif syntax.is_bare:
+        return None
+    else:
+        source = grammar.free(parallel)
     # Half a surrogate pair (JSON can spell one in a schema) can't be sent on.
-    return Constraint(ConstraintKind.LARK, source.encode("utf-8", "replace").decode(), after)
+    return Constraint(ConstraintKind.LARK, source.encode("utf-8", "replace").decode())
 
 
 class _Grammar:
@@ -54,6 +60,11 @@ class _Grammar:
     def free(self, parallel: bool) -> str:
         call = f"{self._until(self._syntax.begin, 'lead')} {self._calls(parallel)}"
         return self._source(f"start: TEXT | called\ncalled: {call}")
+
+    def either(self, parallel: bool, schema: str) -> str:
+        call = f"{self._written(self._syntax.begin)} {self._calls(parallel)}"
+        rules = f"called: {call}\nanswer: %json {schema}"
+        return self._source(f"start: /[ \\n]{{0,2}}/ (called | answer)\n{rules}")
 
     def _source(self, start: str) -> str:
         return "\n".join([start, *self._rules, _TERMINALS])

@@ -159,8 +159,8 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
         *(400, "tool_choice.allowed_tools.mode", "must be 'auto' or 'required'"),
     ),
     (
-        {**HELLO, "tools": [tool("a")], "response_format": {"type": "json_object"}},
-        *(400, "response_format", "can't be combined"),
+        {**HELLO, "tools": [tool("a")], "guided_choice": ["yes", "no"]},
+        *(400, "tools", "tools go together with a JSON schema for the answer only"),
     ),
     ({**HELLO, "functions": [{"name": "a"}]}, 400, "functions", "functions is not supported"),
     ({**HELLO, "response_format": {"type": "yaml"}}, 400, "response_format.type", "is 'yaml'"),

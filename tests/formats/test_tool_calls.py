@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
 from service.domain.chat import ChatRequest, Message, Role, Tool, ToolCall, ToolChoice, ToolMode
+from service.domain.constraint import Constraint, ConstraintKind
+from service.domain.errors import Unsupported
 from service.domain.events import TextDelta
 from service.formats.call_parser import CallParser
 from service.formats.prepared import prepare
@@ -280,3 +282,25 @@ def test_an_object_has_what_its_schema_names_and_nothing_else() -> None:
     written = 'look", "arguments": {{{}}}}}\n</tool_call>'
     assert accepts(constraint.source, written.format('"n": 1'))
     assert not accepts(constraint.source, written.format('"m": 1'))
+
+
+@each_family
+def test_an_answer_is_a_call_or_what_its_schema_says(family: Family) -> None:
+    schema = '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
+    if family.one_only:  # both are objects: there is no telling them apart
+        form = Constraint(ConstraintKind.JSON_SCHEMA, schema)
+        request = ChatRequest((Message(Role.USER, "Hi"),), tools=TOOLS, constraint=form)
+        with pytest.raises(Unsupported, match="not with every model"):
+            prepare(template_of(family), request, thinking=False)
+        return
+    constraint = to_constraint(
+        syntax_of(family), TOOLS, (), forced=False, parallel=True, schema=schema
+    )
+    assert constraint is not None
+    answer = '{"name": "Bob"}'
+    assert accepts(constraint.source, family.written)
+    assert accepts(constraint.source, answer)
+    assert accepts(constraint.source, f"\n\n{answer}")
+    assert not accepts(constraint.source, "Sure.")
+    assert not accepts(constraint.source, '{"title": "Bob"}')
+    assert read(syntax_of(family), [answer]) == [answer]
