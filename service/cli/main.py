@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "conversation": "service.cli.conversation",
     "doctor": "service.cli.doctor",
     "health": "service.cli.health",
+    "model": "service.cli.model",
     "serve": "service.cli.serve",
     "token": "service.cli.token",
 }

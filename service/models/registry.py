@@ -76,6 +76,6 @@ def _what_instead(wanted: str, names: Mapping[str, ModelSource]) -> str:
             f"Model {wanted!r} names a repository but no file in it; "
             "write REPO:FILE, where FILE ends in .gguf."
         )
-    near = difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.5)
     hint = f"the nearest names are {', '.join(near)}" if near else f"known: {', '.join(names)}"
     return f"Model {wanted!r} is unknown; {hint}; REPO:FILE and the path of a .gguf file work too."
