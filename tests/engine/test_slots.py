@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.engine.parking import Parked, Parking
+from service.engine.prefix import Prefix
 from service.engine.slots import Placement, Slot, Slots
 
 LONG = list(range(1000, 1400))
@@ -115,6 +118,32 @@ def test_a_conversation_moves_next_to_the_others_where_a_split_costs_more_than_a
     fill(lanes, 5, LONG)
     assert facts(place(lanes, [*LONG, 1, 2], split=0)) == (5, 5, 400)
     assert facts(place(lanes, [*LONG, 1, 2], split=100)) == (1, 5, 400)
+
+
+def test_what_is_parked_is_fetched_where_no_slot_has_as_much() -> None:
+    parking = Parking(10**6, lambda key: f"tag of {key}", lambda _: None)
+    tokens = np.array(LONG, np.int32)
+    parked = Parked(Prefix(tokens, "tag of me"), np.zeros(9, np.uint8), seconds=1.0)
+    parking.put(parked)
+    lanes = Slots(2, 1024, parking)
+    fill(lanes, 0, LONG[:300], key="me")
+    placement = place(lanes, [*LONG, 1], key="me")
+    assert (placement.parked, placement.length) == (parked, 400)
+    fill(lanes, 1, LONG, key="me")
+    assert place(lanes, [*LONG, 1], key="me").parked is None
+    assert place(lanes, [*LONG, 1], key="you").length == 0
+
+
+def test_under_another_key_a_declared_beginning_is_reused_whole_or_not_at_all() -> None:
+    lanes = slots()
+    fill(lanes, 0, LONG, key="alice").num_shared = 100
+    for num_shared, expected in ((100, 100), (99, 0), (101, 0), (0, 0)):
+        placement = lanes.place([*LONG, 1], "bob", num_shared=num_shared)
+        assert placement is not None
+        assert placement.length == expected
+    placement = lanes.place([*LONG[:99], 7, 8, 9], "bob", num_shared=100)
+    assert placement is not None
+    assert placement.length == 0
 
 
 @given(
