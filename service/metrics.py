@@ -59,6 +59,16 @@ REQUESTS_WAITING = Gauge(
 REQUESTS_CANCELLED = Counter(
     "parley_requests_cancelled_total", "Requests cancelled by their client.", ["stage"]
 )
+SLOTS_YIELDED = Counter(
+    "parley_slots_yielded_total",
+    "Requests that gave up their slot for another, to go on later.",
+    ["priority"],
+)
+DEADLINES_MISSED = Counter(
+    "parley_deadlines_missed_total",
+    "Requests whose own time was over: refused at once, without a first token, or cut short.",
+    ["stage"],
+)
 REQUESTS_FINISHED = Counter(
     "parley_requests_finished_total", "Requests that ended in the engine.", ["model", "reason"]
 )

@@ -190,6 +190,7 @@ class Engine:
         while (swap := self.scheduler.swap()) is not None:
             newcomer, yielding = swap
             self.slots.release(self.scheduler.put_back(yielding))
+            self.gauges.yielded(yielding)
             placement = self.scheduler.place(newcomer)
             if placement is not None:
                 self._settle(newcomer, placement)

@@ -110,6 +110,13 @@ class Gauges:
         self._failed.inc()
         self._ended(sequence)
 
+    def yielded(self, sequence: Sequence) -> None:
+        metrics.SLOTS_YIELDED.labels(sequence.job.submit.priority.value).inc()
+
+    def missed_deadline(self, stage: str) -> None:
+        """`refused`, `waiting` for the first token, or `answering`."""
+        metrics.DEADLINES_MISSED.labels(stage).inc()
+
     def cancelled(self, stage: str) -> None:
         metrics.REQUESTS_CANCELLED.labels(stage).inc()
 

@@ -45,6 +45,7 @@ class Patience:
         if now < by and now + seconds <= by:
             return num_ahead
         self._parts.scheduler.leave(sequence)
+        self._parts.gauges.missed_deadline("refused")
         raise DeadlineMissed(
             f"The first token is expected in {seconds:.1f} s, but the request allows "
             f"{max(0.0, by - now):.1f} s more; try again later, or allow more time.",
@@ -58,8 +59,10 @@ class Patience:
             begun = sequence.first_token_at > 0
             if begun and now >= sequence.end_by:
                 self._endings.finish(sequence, FinishReason.DEADLINE, now)
+                self._parts.gauges.missed_deadline("answering")
             elif not begun and now >= min(sequence.first_token_by, sequence.end_by):
                 waited = now - sequence.job.arrived
+                self._parts.gauges.missed_deadline("waiting")
                 self._endings.give_up(
                     sequence,
                     DeadlineMissed(f"There was no first token within {waited:.1f} s; try again."),

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from service import metrics
 from service.domain.chat import Priority
 from service.domain.events import FinishReason
 from service.ipc.messages import Queued
@@ -57,6 +58,27 @@ def test_an_answer_that_yielded_its_slot_goes_on_where_it_was() -> None:
     assert [loop.done(i).usage.prompt_tokens for i in (1, 2, 3)] == [128] * 3
     assert loop.came(3)[-1] < min(loop.came(1)[-1], loop.came(2)[-1])
     assert loop.engine.slots.num_free == 2
+
+
+def test_slots_that_were_yielded_and_deadlines_that_were_missed_are_counted() -> None:
+    def counts() -> list[float]:
+        missed = metrics.DEADLINES_MISSED
+        return [
+            metrics.SLOTS_YIELDED.labels("batch")._value.get(),
+            *(missed.labels(s)._value.get() for s in ("refused", "waiting", "answering")),
+        ]
+
+    before = counts()
+    loop = timed_loop(num_slots=1)
+    loop.engine.cost.held(0.1)
+    loop.ask(1, prompt(1), max_tokens=500, priority=Priority.BATCH, deadline_seconds=20.0)
+    loop.run(seconds=3)
+    loop.ask(2, prompt(2), max_tokens=500, deadline_seconds=8.0)
+    loop.run(seconds=2)
+    loop.ask(3, prompt(3), first_token_seconds=3.0)
+    loop.ask(4, prompt(4, 4000), first_token_seconds=3.0)
+    loop.run()
+    assert [b - a for a, b in zip(before, counts(), strict=True)] == [1, 1, 1, 2]
 
 
 def test_text_is_the_same_whether_an_answer_yielded_or_not() -> None:
