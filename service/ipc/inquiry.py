@@ -31,6 +31,7 @@ class Inquiry:
         self._line = line
         self._frames: list[AnswerFrame] = []
         self._answer: asyncio.Future[list[AnswerFrame]] = asyncio.Future()
+        self._ended = False
 
     async def answer(self) -> list[AnswerFrame]:
         """All frames of the answer. Raises the refusal as a `ServiceError`, or `EngineLost`."""
@@ -38,7 +39,8 @@ class Inquiry:
 
     def close(self) -> None:
         """Idempotent; the engine is told where it has not answered yet."""
-        self._line.forget(self.id, tell=not self._answer.done())
+        # Whoever stops waiting cancels the answer, which says nothing about the engine.
+        self._line.forget(self.id, tell=not self._ended)
         if self._answer.done() and not self._answer.cancelled():
             self._answer.exception()  # it has been looked at; nobody else will
         self._answer.cancel()
@@ -50,14 +52,17 @@ class Inquiry:
             return True
         self._frames.append(frame)
         last = not isinstance(frame, Embedded | Ranked) or frame.last
-        if last and not self._answer.done():
-            self._answer.set_result(self._frames)
+        if last:
+            self._ended = True
+            if not self._answer.done():
+                self._answer.set_result(self._frames)
         return last
 
     def lose(self) -> None:
         self._fail(EngineLost())
 
     def _fail(self, error: Exception) -> None:
+        self._ended = True
         if not self._answer.done():
             self._answer.set_exception(error)
 
