@@ -87,7 +87,8 @@ class Switching:
             path = None
         if path is not None:
             check_model_file(path)
-        return SwitchCommand(source.name, path, source.wanted, source.mode)
+        adapters = tuple(str(adapter) for adapter in source.adapters)
+        return SwitchCommand(source.name, path, source.wanted, source.mode, adapters)
 
 
 def _refuse_paths(wanted: str, principal: Principal) -> None:

@@ -188,7 +188,8 @@ def switch(name: str) -> None:
         path = None
     if path is not None:
         check_model_file(path)
-    command = SwitchCommand(source.name, path, source.wanted, source.mode)
+    adapters = tuple(str(adapter) for adapter in source.adapters)
+    command = SwitchCommand(source.name, path, source.wanted, source.mode, adapters)
     ended = asyncio.run(_switch(_status_socket(settings), command))
     if ended.phase is SwitchPhase.FAILED:
         raise SwitchFailed(ended.reason or f"The switch to {source.name} failed.")

@@ -194,9 +194,7 @@ def _usable_path(source: ModelSource, models_dir: Path) -> Path | None:
     return path
 
 
-def _stand_in(
-    settings: Settings, wanted: ModelSource, models_dir: Path
-) -> dict[str, str | None] | None:
+def _stand_in(settings: Settings, wanted: ModelSource, models_dir: Path) -> dict[str, Any] | None:
     if settings.model.stand_in is None:
         return None
     source = resolve(settings.model.stand_in, models_dir)
@@ -211,7 +209,7 @@ def _stand_in(
     return _to_model(source, path)
 
 
-def _companions(settings: Settings, models_dir: Path) -> Iterator[dict[str, str | None]]:
+def _companions(settings: Settings, models_dir: Path) -> Iterator[dict[str, Any]]:
     """The models that embed and rerank, where there are any."""
     for mode, name in ((Mode.EMBED, settings.embed.model), (Mode.RERANK, settings.rerank.model)):
         if name is not None:
@@ -219,11 +217,14 @@ def _companions(settings: Settings, models_dir: Path) -> Iterator[dict[str, str 
             yield _to_model(source, _usable_path(source, models_dir), mode)
 
 
-def _to_model(
-    source: ModelSource, path: Path | None, mode: Mode = Mode.CHAT
-) -> dict[str, str | None]:
-    where = str(path) if path is not None else None
-    return {"name": source.name, "path": where, "source": source.wanted, "mode": mode}
+def _to_model(source: ModelSource, path: Path | None, mode: Mode = Mode.CHAT) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "path": str(path) if path is not None else None,
+        "source": source.wanted,
+        "mode": mode,
+        "adapters": [str(adapter) for adapter in source.adapters],
+    }
 
 
 def _why_missing(source: ModelSource, models_dir: Path) -> str:

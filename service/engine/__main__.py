@@ -22,6 +22,7 @@ from pathlib import Path
 from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
+from service.engine.adapters import to_lora_file
 from service.engine.attempts import Attempts
 from service.engine.cache import create_cache
 from service.engine.embedder import Embedder
@@ -99,7 +100,14 @@ class EngineProcess:
             return self._make_vectors(VectorModel(path, name, self._arguments.mode), started)
         records = Records(self._settings.state_dir / "engine", path, self._status.calibrating)
         self._attempts = records.attempts
-        runner = create_runner(self._settings.engine, path, name, self._status.progress, records)
+        runner = create_runner(
+            self._settings.engine,
+            path,
+            name,
+            self._status.progress,
+            records,
+            self._arguments.adapter,
+        )
         try:
             runner.warm_up()
             seconds = time.monotonic() - started
@@ -233,6 +241,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.CHAT)
+    parser.add_argument(
+        "--adapter", type=to_lora_file, action="append", default=[], help="PATH=SCALE of a LoRA"
+    )
     parser.add_argument("--socket", required=True, help="unix socket to listen on")
     parser.add_argument("--status-fd", type=int, default=None, help="where to report")
     return parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
+from service.engine.adapters import LoraFile, apply
 from service.engine.batch import Batch
 from service.engine.calibrate import BLAS_ROWS
 from service.engine.cells import Cells
@@ -65,8 +67,10 @@ def create_runner(
     model_name: str,
     on_progress: Callable[[float], None],
     records: Records | None = None,
+    adapters: Sequence[LoraFile] = (),
 ) -> LlamaRunner:
-    """Load a model and make its context. Raises `ModelFileError` with one sentence.
+    """Load a model, with its adapters, and make its context. Raises `ModelFileError` with one
+    sentence.
 
     `on_progress` hears the loaded share, 0 to 1, in the calling thread. Without `records` nothing
     is remembered, and how the model is best computed is assumed rather than measured.
@@ -76,6 +80,9 @@ def create_runner(
         fitting = settings.model_copy(update={"slots": start.sizes.slots})
         runner = LlamaRunner(start.model, start.context, fitting, model_name)
         runner.computes_as(start.tuning)
+        if adapters:
+            apply(start.model.pointer, start.context, adapters)
+            runner.adapted_by(adapters)
         runner.notice, runner.degraded = start.notice, start.degraded
         runner.owns(owned.pop_all())
     return runner
@@ -118,6 +125,17 @@ class LlamaRunner:
     def owns(self, resources: ExitStack) -> None:
         """Close these with the runner."""
         self._closing = resources
+
+    def adapted_by(self, adapters: Sequence[LoraFile]) -> None:
+        """It is another model with them: to clients, and to what was kept of it."""
+        found = [adapter.path.stat() for adapter in adapters]
+        self.info = replace(
+            self.info,
+            created=max(self.info.created, *(int(each.st_mtime) for each in found)),
+            size_bytes=self.info.size_bytes + sum(each.st_size for each in found),
+        )
+        identities = (adapter.identity for adapter in adapters)
+        self._model_print = fingerprint_of(self._model_print, *identities)
 
     def computes_as(self, tuning: Tuning) -> None:
         """With these threads, and without BLAS where it does not pay."""

@@ -23,13 +23,15 @@ MAX_LINE_BYTES = 1024 * 1024
 class SwitchCommand:
     """Let another model take over from the present one of its mode.
 
-    `path` None: it has to be fetched first, as `source` (a name, or REPO:FILE).
+    `path` None: it has to be fetched first, as `source` (a name, or REPO:FILE). `adapters`
+    are LoRA files, as `PATH=SCALE`.
     """
 
     name: str
     path: Path | None = None
     source: str = ""
     mode: Mode = Mode.CHAT
+    adapters: tuple[str, ...] = ()
 
     def to_line(self) -> bytes:
         model = {
@@ -37,6 +39,7 @@ class SwitchCommand:
             "path": str(self.path) if self.path is not None else None,
             "source": self.source,
             "mode": self.mode,
+            "adapters": self.adapters,
         }
         return json.dumps({"switch": model}).encode() + b"\n"
 

@@ -29,6 +29,9 @@ class Adapter:
     path: Path
     scale: float = 1.0
 
+    def __str__(self) -> str:
+        return f"{self.path}={self.scale}"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from service.ipc.status import EngineState, EngineStatus
 from service.supervisor.children import Child, describe_exit

@@ -146,6 +146,7 @@ class Fleet:
             *("--model-name", seat.model.name),
             *("--model-path", str(seat.model.path)),
             *("--mode", seat.model.mode),
+            *(word for adapter in seat.model.adapters for word in ("--adapter", adapter)),
             *("--socket", socket_path),
             *("--status-fd", STATUS_FD),
         ]

@@ -13,16 +13,19 @@ from service.domain.model import Mode
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model to serve. `path` None: it has to be fetched first, as `source` (a name, or
-    REPO:FILE)."""
+    REPO:FILE). `adapters` are
+    LoRA files, as `PATH=SCALE`."""
 
     name: str
     path: Path | None = None
     mode: Mode = Mode.CHAT
     source: str = ""
+    adapters: tuple[str, ...] = ()
 
     def is_same(self, other: Model) -> bool:
-        """Whether both mean one file under one name."""
-        return (self.name, self.path, self.mode) == (other.name, other.path, other.mode)
+        """Whether both mean one file, with the same adapters, under one name."""
+        mine = (self.name, self.path, self.mode, self.adapters)
+        return mine == (other.name, other.path, other.mode, other.adapters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ def to_model(facts: dict[str, Any]) -> Model:
         path=_to_path(facts.get("path")),
         mode=Mode(facts.get("mode", Mode.CHAT)),
         source=str(facts.get("source") or facts["name"]),
+        adapters=tuple(str(adapter) for adapter in facts.get("adapters") or ()),
     )
 
 
