@@ -12,7 +12,15 @@ import pytest
 from service.api.dialects.anthropic.replies import Reply, to_usage
 from service.api.dialects.anthropic.schemas import MessagesBody
 from service.api.dialects.anthropic.translate import to_chat_request
-from service.domain.chat import ChatRequest, Message, Role, ToolCall
+from service.domain.chat import (
+    ChatRequest,
+    Message,
+    Role,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolMode,
+)
 from service.domain.errors import EngineUnavailable, GenerationFailed, QueueFull
 from service.domain.events import Finished, FinishReason, Usage
 from service.settings import ApiSettings
@@ -129,6 +137,26 @@ def test_thinking_is_what_the_client_says(
     thinking: dict[str, Any] | None, expected: bool | None
 ) -> None:
     assert request_of({"role": "user", "content": "a"}, thinking=thinking).thinking is expected
+
+
+def test_budget_and_effort_are_those_of_the_client() -> None:
+    request = request_of(
+        {"role": "user", "content": "a"},
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        output_config={"effort": "low"},
+    )
+    assert (request.reasoning_budget, request.reasoning_effort) == (1024, "low")
+
+
+def test_tools_and_the_choice_between_them_are_those_of_the_client() -> None:
+    request = request_of(
+        {"role": "user", "content": "a"},
+        tools=[{"name": "look", "description": "Look.", "input_schema": {"type": "object"}}],
+        tool_choice={"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+    )
+    assert request.tools == (Tool("look", "Look.", '{"type": "object"}'),)
+    assert request.tool_choice == ToolChoice(ToolMode.REQUIRED, ("look",))
+    assert not request.parallel_tool_calls
 
 
 BILLING = "x-anthropic-billing-header: cc_version=2.1.37.3a3; cc_entrypoint=cli; cch={};"

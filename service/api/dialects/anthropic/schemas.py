@@ -113,6 +113,7 @@ class FormatBody(BaseModel):
 
 class OutputConfigBody(BaseModel):
     format: FormatBody | None = Field(None, description="Hold the answer to a JSON schema.")
+    effort: Text | None = None
 
 
 class CountTokensBody(BaseModel):

@@ -65,6 +65,7 @@ def to_chat_request(body: MessagesBody, request_id: str) -> ChatRequest:
         parallel_tool_calls=allows_several(body),
         constraint=_to_constraint(body),
         thinking=_to_thinking(body),
+        reasoning_effort=body.output_config.effort if body.output_config else None,
         reasoning_budget=_to_budget(body),
         request_id=request_id,
     )
@@ -78,6 +79,7 @@ def to_counted_request(body: CountTokensBody, request_id: str) -> ChatRequest:
         tools=to_tools(body),
         tool_choice=to_tool_choice(body),
         thinking=_to_thinking(body),
+        reasoning_effort=body.output_config.effort if body.output_config else None,
         request_id=request_id,
     )
 
