@@ -139,6 +139,15 @@ def test_thinking_is_what_the_client_says(
     assert request_of({"role": "user", "content": "a"}, thinking=thinking).thinking is expected
 
 
+def test_thinking_between_tools_is_thinking_about_what_they_answered() -> None:
+    question: dict[str, Any] = {"role": "user", "content": "Weather?"}
+    call: dict[str, Any] = {"role": "assistant", "content": [CALL]}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "18 degrees"}
+    between = {"type": "between_tools"}
+    assert request_of(question, thinking=between).thinking is False
+    assert request_of(question, call, user(result), thinking=between).thinking is True
+
+
 def test_budget_and_effort_are_those_of_the_client() -> None:
     request = request_of(
         {"role": "user", "content": "a"},

@@ -95,8 +95,13 @@ def hides_thoughts(body: MessagesBody) -> bool:
 
 
 def _to_thinking(body: CountTokensBody) -> bool | None:
-    """None where the client doesn't say. Where no tools are, nothing is between them."""
-    return body.thinking.type in ("enabled", "adaptive") if body.thinking is not None else None
+    """None where the client doesn't say. Between tools is where one has just answered."""
+    if body.thinking is None:
+        return None
+    if body.thinking.type == "between_tools":
+        last = body.messages[-1].content if body.messages else None
+        return any(block.type == "tool_result" for block in last or ())
+    return body.thinking.type in ("enabled", "adaptive")
 
 
 def _to_budget(body: MessagesBody) -> int | None:
