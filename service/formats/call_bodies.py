@@ -13,6 +13,7 @@ from service.formats.tool_syntax import PLACEHOLDER, ArgumentTags, Kind, ToolSyn
 
 NAME = r"([\w.-]{1,128})(?![\w.-])"
 _MAX_HEADER = 512  # characters before a call's name must have been seen
+_MAX_SPACE = 64  # of white space before an argument
 _ID = r"[\w.:-]+"
 
 
@@ -232,7 +233,8 @@ class TaggedCall:
         self._argument = re.compile(
             rf"\s*{start}\s*([^<>\"]+?)\s*(?:{to_value})(.*?){end}", re.DOTALL
         )
-        self._start = tags.start.strip()
+        self._start, self._end = tags.start.strip(), tags.end.strip()
+        self._num_searched = 0
         self._padding = "\n" if tags.to_text.endswith("\n") else ""
         self._held = ""
         self._types: Mapping[str, Any] = {}
@@ -243,13 +245,16 @@ class TaggedCall:
         self._held += text
         if self.name is None and not self._read_header():
             return None
-        if ">" not in text and self._in_argument():
-            return None  # no tag ends here: long values are searched only where one may
-        while match := self._argument.match(self._held):
-            self._add(match[1], match[2])
-            self._held = self._held[match.end() :]
-        if self._in_argument():
-            return None
+        while self._in_argument():
+            at = self._held.find(self._end, self._num_searched)
+            if at < 0:  # long values are not searched twice
+                self._num_searched = max(0, len(self._held) - len(self._end) + 1)
+                return None
+            self._num_searched = at + len(self._end)
+            match = self._argument.fullmatch(self._held, 0, self._num_searched)
+            if match is not None:
+                self._add(match[1], match[2])
+                self._held, self._num_searched = self._held[match.end() :], 0
         self._arguments.add("}" if self._num_arguments else "{}")
         return self._held
 
@@ -258,8 +263,8 @@ class TaggedCall:
 
     def _in_argument(self) -> bool:
         """Whether an argument is being written, or may be."""
-        rest = self._held.lstrip()
-        return self._start.startswith(rest[: len(self._start)])
+        begun = self._held[: len(self._start) + _MAX_SPACE].lstrip()
+        return self._start.startswith(begun[: len(self._start)])
 
     def _read_header(self) -> bool:
         """Whether the name is there: something other than it or white space has to follow."""
