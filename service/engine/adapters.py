@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
 
 from service.domain.errors import ModelFileError
+from service.domain.model import ModelInfo
 from service.engine import library
 from service.engine.fingerprint import fingerprint_of, print_of
 from service.engine.loading import require_file
@@ -45,6 +46,16 @@ def apply(model: Any, context: Any, files: Sequence[LoraFile]) -> None:
     if llama.llama_set_adapters_lora(context, adapters, len(files), scales) != 0:
         names = ", ".join(str(file.path) for file in files)
         raise ModelFileError(f"{names} cannot be applied together: {library.last_error()}")
+
+
+def adapted(info: ModelInfo, files: Sequence[LoraFile]) -> ModelInfo:
+    """What clients are told of the model with these adapters."""
+    found = [file.path.stat() for file in files]
+    return replace(
+        info,
+        created=max(info.created, *(int(each.st_mtime) for each in found)),
+        size_bytes=info.size_bytes + sum(each.st_size for each in found),
+    )
 
 
 def _load(model: Any, file: LoraFile) -> Any:

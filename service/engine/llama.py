@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
-from service.engine.adapters import LoraFile, apply
+from service.engine.adapters import LoraFile, adapted, apply
 from service.engine.batch import Batch
 from service.engine.calibrate import BLAS_ROWS
 from service.engine.cells import Cells
@@ -128,12 +127,7 @@ class LlamaRunner:
 
     def adapted_by(self, adapters: Sequence[LoraFile]) -> None:
         """It is another model with them: to clients, and to what was kept of it."""
-        found = [adapter.path.stat() for adapter in adapters]
-        self.info = replace(
-            self.info,
-            created=max(self.info.created, *(int(each.st_mtime) for each in found)),
-            size_bytes=self.info.size_bytes + sum(each.st_size for each in found),
-        )
+        self.info = adapted(self.info, adapters)
         identities = (adapter.identity for adapter in adapters)
         self._model_print = fingerprint_of(self._model_print, *identities)
 
