@@ -40,6 +40,7 @@ def test_the_version_is_printed() -> None:
         (),
         ("serve",),
         ("health",),
+        ("calibrate",),
         ("config",),
         *(("config", v) for v in ("show", "check", "example")),
         ("token",),
