@@ -104,12 +104,9 @@ class Embedder:
                 self.step()
         except RunnerError as error:
             _log.error("engine_broke", reason=str(error))
-        except Exception:  # noqa: BLE001 - the engine loop's edge
-            _log.exception("engine_broke")
-        else:
-            return EXIT_DRAINED
-        self._refuse_everything(EngineUnavailable("The engine broke; try again."))
-        return EXIT_BROKEN
+            self._refuse_everything(EngineUnavailable("The engine broke; try again."))
+            return EXIT_BROKEN
+        return EXIT_DRAINED
 
     @property
     def drained(self) -> bool:
