@@ -24,6 +24,7 @@ MAX_KEY_BYTES = 1 << 16
 MAX_TEXT_BYTES = 1 << 22  # longer text values are skipped; chat templates are some kilobytes
 MAX_DIMENSIONS = 8
 MAX_ALIGNMENT = 1 << 20
+MAX_LAYERS = 512  # llama.cpp ends the process for more, and for none
 
 STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS: Mapping[int, str] = {
@@ -181,6 +182,12 @@ def check_model_file(path: Path) -> GgufHeader:
         )
     if not header.tensors:
         raise ModelFileError(f"{path} is GGUF but holds no tensors; {WHAT_WOULD_WORK}.")
+    layers = header.metadata.get(f"{header.architecture}.block_count", 1)
+    if isinstance(layers, int) and not 1 <= layers <= MAX_LAYERS:
+        raise ModelFileError(
+            f"{path} is damaged: it says that it has {layers} layers, and 1 to {MAX_LAYERS} can "
+            f"be loaded; {WHAT_WOULD_WORK}."
+        )
     return header
 
 

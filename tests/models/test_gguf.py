@@ -197,3 +197,21 @@ def test_only_the_header_of_a_big_file_is_read(tmp_path: Path) -> None:
     assert check_model_file(path).weight_bytes == size
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("layers", [0, 513])
+def test_a_number_of_layers_that_llama_cpp_would_die_of_is_refused(
+    layers: int, tmp_path: Path
+) -> None:
+    name = struct.pack("<Q", 5) + b"llama"
+    path = tmp_path / "model.gguf"
+    path.write_bytes(
+        gguf(
+            entry("general.architecture", 8, name),
+            entry("llama.block_count", 4, struct.pack("<I", layers)),
+            tensors=(tensor("w", (1,), 0),),
+            data=bytes(64),
+        )
+    )
+    with pytest.raises(ModelFileError, match=f"it has {layers} layers, and 1 to 512 can be loaded"):
+        check_model_file(path)
