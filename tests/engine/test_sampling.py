@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
 from service.engine.runner import DeadEnd, Matcher, RunnerError
-from service.engine.sampling.candidates import Row
+from service.engine.sampling.candidates import Row, at_least_top
 from service.engine.sampling.dry import Breakers
 from service.engine.sampling.sampler import STAGES, RowSampler
 from service.engine.sampling.truncation import choose
@@ -132,6 +132,14 @@ def test_a_flat_distribution_is_sampled_whole() -> None:
 
 def test_top_k_leaves_the_k_best() -> None:
     assert set(shares(Sampling(top_k=2), row(0, 1, 2, 3))) == {2, 3}
+
+
+@pytest.mark.parametrize("size", [300, 60_000])
+def test_of_fewer_tokens_than_top_k_all_that_can_come_stay(size: int) -> None:
+    logits = np.full(size, -np.inf, np.float32)
+    logits[[3, size // 2, size - 1]] = 1.0, 2.0, 1.5
+    assert at_least_top(logits, 40).tolist() == [3, size // 2, size - 1]
+    assert set(shares(Sampling(top_k=40), logits, 200)) == {3, size // 2, size - 1}
 
 
 def test_top_p_leaves_the_fewest_that_hold_the_mass() -> None:

@@ -43,7 +43,8 @@ def at_least(logits: Row, threshold: np.float32) -> Ids:
 
 
 def at_least_top(logits: Row, count: int) -> Ids:
-    """The ids of the `count` likeliest tokens and of few others, in ascending order."""
+    """The ids of the `count` likeliest tokens and of few others, in ascending order; of those that
+    can come, where these are fewer."""
     size = logits.size
     if count >= size:
         return np.arange(size)
@@ -56,6 +57,9 @@ def at_least_top(logits: Row, count: int) -> Ids:
         threshold = np.partition(columns, cut)[cut]
     else:
         threshold = np.partition(logits, size - count)[size - count]
+    if threshold == -np.inf:  # a constraint left fewer; no need to look at what can't come
+        possible: Ids = (logits > -np.inf).nonzero()[0]
+        return possible
     if small:
         ids: Ids = (logits >= threshold).nonzero()[0]
         return ids
