@@ -18,7 +18,7 @@ from service.api import admin, docs, health, login, models
 from service.api import conversations as conversation_routes
 from service.api.access import Access
 from service.api.deps import Parts
-from service.api.dialects import anthropic, legacy, llama_server, native, openai
+from service.api.dialects import anthropic, legacy, llama_server, native, openai, responses
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
@@ -30,6 +30,7 @@ from service.chat.archive import Archive
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
+from service.chat.responses import Responses
 from service.chat.switching import Switching
 from service.domain.errors import ConfigurationError
 from service.ipc.client import Engines, connect_engines
@@ -40,10 +41,11 @@ from service.store.admissions import SqlAdmissions
 from service.store.archive import SqlArchive
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
+from service.store.responses import SqlResponses
 from service.store.spending import SqlSpending
 
 # The first prefix that a path carries decides, so narrower ones come first, the empty one last.
-DIALECTS = (anthropic, openai, legacy, native)
+DIALECTS = (anthropic, responses, openai, legacy, native)
 ROUTERS = (
     health.router,
     login.router,
@@ -151,6 +153,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             limits,
             spending,
             tokens,
+            Responses(SqlResponses(database)),
         )
         forgetting = _forgetting(archive, settings.store.keep_days)
         try:

@@ -16,6 +16,7 @@ from service.chat.archive import Archive
 from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
+from service.chat.responses import Responses
 from service.chat.switching import Switching
 from service.domain.access import Principal
 from service.domain.errors import EngineUnavailable
@@ -39,6 +40,7 @@ class Parts:
     limits: RequestLimits
     spending: Spending
     access_tokens: AccessTokens
+    responses: Responses
 
 
 def parts(http_request: Request) -> Parts:
@@ -97,6 +99,10 @@ def _door(http_request: Request) -> Door:
     return parts(http_request).door
 
 
+def _responses(http_request: Request) -> Responses:
+    return parts(http_request).responses
+
+
 def _access_tokens(http_request: Request) -> AccessTokens:
     return parts(http_request).access_tokens
 
@@ -128,6 +134,7 @@ ConversationsDep = Annotated[Conversations, Depends(_conversations)]
 ArchiveDep = Annotated[Archive, Depends(_archive)]
 DoorDep = Annotated[Door, Depends(_door)]
 AccessTokensDep = Annotated[AccessTokens, Depends(_access_tokens)]
+ResponsesDep = Annotated[Responses, Depends(_responses)]
 SpendingDep = Annotated[Spending, Depends(_spending)]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

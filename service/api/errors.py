@@ -29,6 +29,7 @@ STATUSES: Mapping[type[errors.ServiceError], int] = {
     errors.Forbidden: 403,
     errors.ModelNotFound: 404,
     errors.ConversationNotFound: 404,
+    errors.ResponseNotFound: 404,
     errors.RateLimited: 429,
     errors.QueueFull: 503,
     errors.DeadlineMissed: 503,

@@ -71,6 +71,17 @@ class SearchHit:
     created_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """An answer that can be gone on from by its id: what was new in its request, and the reply,
+    both JSON text in the words of the dialect that asked. `previous_id` is what it went on from."""
+
+    id: str
+    previous_id: str | None
+    input: str
+    reply: str
+
+
 MAX_TITLE = 200
 
 

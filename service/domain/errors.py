@@ -71,6 +71,12 @@ class ConversationNotFound(ServiceError):
     code = "conversation_not_found"
 
 
+class ResponseNotFound(ServiceError):
+    """Unknown to this caller; another caller's response looks exactly the same."""
+
+    code = "response_not_found"
+
+
 class RateLimited(ServiceError):
     code = "rate_limited"
 

@@ -116,3 +116,17 @@ audit = Table(
     Column("act", Text, nullable=False),
     Column("about", Text, nullable=False),
 )
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column("principal_id", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("previous_id", Text),
+    Column("created_at", Float, nullable=False),
+    Column("input", Text, nullable=False),
+    Column("reply", Text, nullable=False),
+    UniqueConstraint("principal_id", "id"),
+    Index("responses_by_age", "created_at"),
+)

@@ -1,0 +1,135 @@
+"""From what a generation yields to output items, and the events that tell how they grow."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from service.domain.events import (
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+Wire = dict[str, Any]
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}_{uuid.uuid4().hex}"
+
+
+class Output:
+    """The items of one response. An item ends when another one begins."""
+
+    def __init__(self) -> None:
+        self.items: list[Wire] = []
+        self._open: Wire | None = None
+        self._call: int | None = None
+
+    def feed(self, event: Event) -> list[Wire]:
+        """What a delta brings, as vendor events without their numbers."""
+        if isinstance(event, TextDelta):
+            return [*self._begin("message"), *self._grow(event.text)] if event.text else []
+        if isinstance(event, ReasoningDelta):
+            return [*self._begin("reasoning"), *self._grow(event.text)]
+        if isinstance(event, ToolCallDelta):
+            return self._calls(event)
+        return []
+
+    def end(self, *, whole: bool) -> list[Wire]:
+        """The end of the last item."""
+        return self._close("completed" if whole else "incomplete")
+
+    def _calls(self, delta: ToolCallDelta) -> list[Wire]:
+        events: list[Wire] = []
+        if self._call != delta.index:
+            events += self._close("completed")
+            self._call = delta.index
+            item = {"id": new_id("fc"), "type": "function_call", "status": "in_progress"}
+            events += self._add(item | {"call_id": delta.id, "name": delta.name, "arguments": ""})
+        if delta.arguments and self._open is not None:
+            self._open["arguments"] += delta.arguments
+            where = {"item_id": self._open["id"], "output_index": len(self.items) - 1}
+            kind = "response.function_call_arguments.delta"
+            events.append({"type": kind, **where, "delta": delta.arguments})
+        return events
+
+    def _begin(self, kind: str) -> list[Wire]:
+        """Make sure that an item of this kind is open."""
+        if self._open is not None and self._open["type"] == kind:
+            return []
+        events = self._close("completed")
+        if kind == "reasoning":
+            item: Wire = {"id": new_id("rs"), "type": kind, "summary": [], "content": []}
+            part: Wire = {"type": "reasoning_text", "text": ""}
+        else:
+            item = {"id": new_id("msg"), "type": kind, "role": "assistant", "content": []}
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        events += self._add(item | {"status": "in_progress"})
+        item = self.items[-1]
+        item["content"].append(part)
+        added = {"type": "response.content_part.added", **self._place(), "part": dict(part)}
+        return [*events, added]
+
+    def _grow(self, text: str) -> list[Wire]:
+        part = self.items[-1]["content"][0]
+        part["text"] += text
+        kind = "reasoning_text" if part["type"] == "reasoning_text" else "output_text"
+        event: Wire = {"type": f"response.{kind}.delta", **self._place(), "delta": text}
+        if kind == "output_text":
+            event["logprobs"] = []
+        return [event]
+
+    def _add(self, item: Wire) -> list[Wire]:
+        shown = {**item, "content": []} if "content" in item else dict(item)
+        self.items.append(item)
+        self._open = item
+        place = {"output_index": len(self.items) - 1}
+        return [{"type": "response.output_item.added", **place, "item": shown}]
+
+    def _close(self, status: str) -> list[Wire]:
+        item, self._open, self._call = self._open, None, None
+        if item is None:
+            return []
+        item["status"] = status
+        place: Wire = {"output_index": len(self.items) - 1}
+        events: list[Wire] = []
+        if item["type"] == "function_call":
+            kind = "response.function_call_arguments.done"
+            told = {"item_id": item["id"], "name": item["name"], "arguments": item["arguments"]}
+            events.append({"type": kind, **told, **place})
+        else:
+            part = item["content"][0]
+            where = {"item_id": item["id"], "content_index": 0, **place}
+            kind = "reasoning_text" if part["type"] == "reasoning_text" else "output_text"
+            done: Wire = {"type": f"response.{kind}.done", **where, "text": part["text"]}
+            if kind == "output_text":
+                done["logprobs"] = []
+            events.append(done)
+            events.append({"type": "response.content_part.done", **where, "part": dict(part)})
+        return [*events, {"type": "response.output_item.done", **place, "item": dict(item)}]
+
+    def _place(self) -> Wire:
+        item = self.items[-1]
+        return {"item_id": item["id"], "output_index": len(self.items) - 1, "content_index": 0}
+
+
+def to_status(finished: Finished) -> tuple[str, Wire | None]:
+    """A response's status, and why it is not complete."""
+    if finished.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+        return "completed", None
+    return "incomplete", {"reason": "max_output_tokens"}
+
+
+def to_usage(usage: Usage) -> Wire:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }

@@ -1,0 +1,137 @@
+"""The wire bodies of Responses. Unknown fields are ignored; an optional null means absent."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.fields import Text
+
+
+class PartBody(BaseModel):
+    """A piece of a message: text, or what the model once refused to say."""
+
+    type: str
+    text: Text | None = None
+    refusal: Text | None = None
+
+
+class ItemBody(BaseModel):
+    """What was said, called, returned or thought; `type` is a message's where it is absent."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+    content: Text | list[PartBody] | None = None
+    call_id: str | None = None
+    name: Text | None = None
+    arguments: Text | None = None
+    output: Text | list[PartBody] | None = None
+
+
+class ToolBody(BaseModel):
+    type: str
+    name: Text | None = None
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class NamedTool(BaseModel):
+    type: str
+    name: str | None = None
+    mode: str | None = None
+    tools: list[NamedTool] | None = None
+
+
+class FormatBody(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    type: str
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class TextBody(BaseModel):
+    format: FormatBody | None = None
+    verbosity: str | None = None
+
+
+class ReasoningBody(BaseModel):
+    effort: str | None = None
+    summary: str | None = None
+
+
+class ResponseBody(BaseModel):
+    """What is asked, and how it is to be answered."""
+
+    model: str | None = None
+    input: Text | list[ItemBody] | None = None
+    instructions: Text | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    tools: list[ToolBody] | None = None
+    tool_choice: str | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextBody | None = None
+    reasoning: ReasoningBody | None = None
+    truncation: str | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    prompt: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+
+
+class ResponseReply(BaseModel):
+    """A response; `output` holds messages, calls and thoughts in the order they came."""
+
+    id: str
+    object: Literal["response"]
+    created_at: float
+    status: Literal["completed", "incomplete", "failed", "in_progress", "cancelled"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    previous_response_id: str | None
+
+
+class ItemList(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedReply(BaseModel):
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
+class InputTokensReply(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    error: ErrorBody

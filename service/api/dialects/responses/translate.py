@@ -1,0 +1,195 @@
+"""From a Responses request to ours. Pure: no waiting, no effects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from service.api.dialects.responses.schemas import (
+    FormatBody,
+    ItemBody,
+    NamedTool,
+    PartBody,
+    ResponseBody,
+)
+from service.domain.chat import ChatRequest, Message, Role, Tool, ToolCall, ToolChoice, ToolMode
+from service.domain.constraint import Constraint, ConstraintKind
+from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.sampling import Sampling
+
+Item = dict[str, Any]
+
+_ROLES = {
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+}
+_TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_UNSUPPORTED = ("background", "conversation", "prompt")
+
+
+def to_items(body: ResponseBody) -> list[Item]:
+    """The new input as items, as they are kept. Raises `InvalidRequest`."""
+    if body.input is None:
+        raise InvalidRequest("input is missing; it is text, or a list of items.", param="input")
+    if isinstance(body.input, str):
+        part = {"type": "input_text", "text": body.input}
+        return [{"type": "message", "role": "user", "content": [part]}]
+    return [item.model_dump(exclude_none=True) for item in body.input]
+
+
+def to_chat_request(
+    body: ResponseBody, history: Sequence[Item], new: Sequence[Item], request_id: str
+) -> ChatRequest:
+    """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
+    for name in _UNSUPPORTED:
+        if getattr(body, name):
+            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
+    if body.truncation not in (None, "auto", "disabled"):
+        raise InvalidRequest(
+            f"truncation is {body.truncation[:40]!r}; it must be 'auto' or 'disabled'.",
+            param="truncation",
+        )
+    effort = body.reasoning.effort if body.reasoning else None
+    if effort is not None and effort not in _EFFORTS:
+        raise InvalidRequest(
+            f"reasoning.effort is {effort[:40]!r}; it must be one of {', '.join(_EFFORTS)}.",
+            param="reasoning.effort",
+        )
+    return ChatRequest(
+        messages=to_messages(body.instructions, [*history, *new]),
+        model=body.model,
+        sampling=Sampling(
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+        ),
+        max_tokens=body.max_output_tokens,
+        tools=_to_tools(body),
+        tool_choice=_to_tool_choice(body.tool_choice),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        constraint=_to_constraint(body.text.format if body.text else None),
+        thinking=None if effort is None else effort not in ("none", "minimal"),
+        reasoning_effort=effort,
+        truncate=body.truncation == "auto",
+        request_id=request_id,
+    )
+
+
+def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Message, ...]:
+    """What was said so far. Calls, and thoughts, belong to the assistant's message beside them."""
+    messages = [Message(Role.SYSTEM, instructions)] if instructions else []
+    for index, raw in enumerate(items):
+        item = ItemBody.model_validate(raw)
+        where = f"input[{index}]"
+        kind = item.type or "message"
+        if kind == "message":
+            messages.append(_to_message(item, where))
+        elif kind == "function_call":
+            _add_call(messages, item, where)
+        elif kind == "function_call_output":
+            messages.append(_to_result(item, where))
+        elif kind != "reasoning":  # a thought is not told again
+            raise Unsupported(
+                f"{where}.type is {kind[:40]!r}; message, function_call, function_call_output and "
+                "reasoning are supported.",
+                param=f"{where}.type",
+            )
+    return tuple(messages)
+
+
+def _to_message(item: ItemBody, where: str) -> Message:
+    role = _ROLES.get(item.role or "")
+    if role is None:
+        raise InvalidRequest(
+            f"{where}.role is {str(item.role)[:40]!r}; it must be one of {', '.join(_ROLES)}.",
+            param=f"{where}.role",
+        )
+    return Message(role, _to_text(item.content, f"{where}.content"))
+
+
+def _add_call(messages: list[Message], item: ItemBody, where: str) -> None:
+    if not item.call_id or not item.name:
+        raise InvalidRequest(f"{where} needs call_id and name.", param=f"{where}.call_id")
+    call = ToolCall(item.call_id, item.name, item.arguments or "{}")
+    if messages and messages[-1].role is Role.ASSISTANT:
+        last = messages[-1]
+        messages[-1] = Message(Role.ASSISTANT, last.content, (*last.tool_calls, call))
+    else:
+        messages.append(Message(Role.ASSISTANT, "", (call,)))
+
+
+def _to_result(item: ItemBody, where: str) -> Message:
+    if not item.call_id:
+        raise InvalidRequest(f"{where}.call_id is missing.", param=f"{where}.call_id")
+    text = _to_text(item.output, f"{where}.output")
+    return Message(Role.TOOL, text, tool_call_id=item.call_id)
+
+
+def _to_text(content: str | list[PartBody] | None, where: str) -> str:
+    if content is None:
+        raise InvalidRequest(f"{where} is missing.", param=where)
+    if isinstance(content, str):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        text = part.refusal if part.type == "refusal" else part.text
+        if part.type not in (*_TEXTS, "refusal"):
+            raise Unsupported(
+                f"{where}[{index}].type is {part.type[:40]!r}; this model reads only text.",
+                param=f"{where}[{index}].type",
+            )
+        texts.append(text or "")
+    return "".join(texts)
+
+
+def _to_tools(body: ResponseBody) -> tuple[Tool, ...]:
+    for index, tool in enumerate(body.tools or ()):
+        if tool.type != "function":
+            raise Unsupported(
+                f"tools[{index}].type is {tool.type[:40]!r}; only 'function' is supported.",
+                param=f"tools[{index}].type",
+            )
+        if not tool.name:
+            raise InvalidRequest(f"tools[{index}].name is missing.", param=f"tools[{index}].name")
+    return tuple(
+        Tool.from_schema(tool.name or "", tool.description or "", tool.parameters or {})
+        for tool in body.tools or ()
+    )
+
+
+def _to_tool_choice(choice: str | NamedTool | None) -> ToolChoice:
+    if choice is None:
+        return ToolChoice()
+    if isinstance(choice, str):
+        if choice not in set(ToolMode):
+            raise InvalidRequest(
+                f"tool_choice is {choice[:40]!r}; it must be 'auto', 'none', 'required', a "
+                "function's name, or allowed_tools.",
+                param="tool_choice",
+            )
+        return ToolChoice(ToolMode(choice))
+    if choice.type == "allowed_tools":
+        names = tuple(tool.name for tool in choice.tools or () if tool.name)
+        mode = ToolMode.REQUIRED if choice.mode == "required" else ToolMode.AUTO
+        return ToolChoice(mode if names else ToolMode.NONE, names)
+    if choice.type != "function" or not choice.name:
+        raise Unsupported("tool_choice may only name a function.", param="tool_choice")
+    return ToolChoice(ToolMode.REQUIRED, (choice.name,))
+
+
+def _to_constraint(form: FormatBody | None) -> Constraint | None:
+    if form is None or form.type == "text":
+        return None
+    if form.type not in ("json_object", "json_schema"):
+        raise Unsupported(
+            f"text.format.type is {form.type[:40]!r}; 'text', 'json_object' and 'json_schema' are "
+            "supported.",
+            param="text.format.type",
+        )
+    if form.type == "json_schema" and form.schema_ is None:
+        raise InvalidRequest("text.format.schema is missing.", param="text.format.schema")
+    schema = form.schema_ if form.type == "json_schema" else {"type": "object"}
+    return Constraint(ConstraintKind.JSON_SCHEMA, json.dumps(schema))
