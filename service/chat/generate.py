@@ -17,6 +17,7 @@ from service.chat.truncation import truncated
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, PromptPiece, TextRequest, ToolCall
 from service.domain.errors import (
+    ContextLengthExceeded,
     EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
@@ -264,7 +265,11 @@ class Chat:
             reasoning_end=prepared.thought_end,
             shown_tokens=prepared.shown_tokens,
         )
-        stream = await self._accounting.submit(client, job, principal)
+        try:
+            stream = await self._accounting.submit(client, job, principal)
+        except ContextLengthExceeded as error:
+            error.param = error.param or "messages"  # an engine knows of no fields
+            raise
         return Generation(stream, client.model, prepared.create_parser(), request.stop)
 
     def _allowed(self, max_tokens: int | None) -> int | None:

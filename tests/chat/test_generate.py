@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from service.chat.generate import Chat, collect
 from service.domain.access import ANONYMOUS, Principal
 from service.domain.chat import ChatRequest, Message, Role
-from service.domain.errors import EngineUnavailable, InvalidRequest, ModelNotFound, QueueFull
+from service.domain.errors import (
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    ModelNotFound,
+    QueueFull,
+)
 from service.domain.events import Failed, Finished, FinishReason, ReasoningDelta, TextDelta
+from service.domain.model import Mode
 from service.domain.sampling import Sampling
 from service.settings import ChatSettings
 from tests.fakes.engine import FAKE_MODEL, FakeEngine
@@ -101,7 +108,7 @@ async def test_a_request_that_meets_a_switch_is_rendered_anew_for_the_new_model(
     )
 
     class Switching(FakeEngine):
-        def current(self) -> FakeEngine:
+        def current(self, mode: Mode = Mode.CHAT) -> FakeEngine:
             return old if not old.refused else new
 
     old.refuses(EngineUnavailable("This engine is shutting down."))
@@ -195,3 +202,11 @@ async def test_a_very_long_request_is_rendered_all_the_same() -> None:
     assert await chat_with(engine).count_tokens(request) > 20_000
     await collect(await chat_with(engine).start(request, ANONYMOUS))
     assert text in engine.jobs[0].prompt[0].text
+
+
+async def test_a_prompt_that_is_too_long_is_a_matter_of_the_messages() -> None:
+    engine = FakeEngine()
+    engine.refuses(ContextLengthExceeded("The prompt has 9 tokens; the context holds 8."))
+    with pytest.raises(ContextLengthExceeded) as refused:
+        await chat_with(engine).start(ask("Hi"), ANONYMOUS)
+    assert refused.value.param == "messages"
