@@ -26,8 +26,6 @@ class ResponseStore(Protocol):
 
     async def forget(self, principal_id: str, response_id: str) -> bool: ...
 
-    async def forget_old(self, seconds: float) -> int: ...
-
 
 class Responses:
     """A principal's kept responses. Raises `ResponseNotFound` for one that is not there."""

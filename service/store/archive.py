@@ -16,7 +16,7 @@ from service.domain.conversation import (
     SearchHit,
 )
 from service.store.conversations import ABANDONED_SECONDS, Transactions, named
-from service.store.tables import conversations, messages
+from service.store.tables import conversations, messages, responses
 
 _SEARCH = """
 SELECT conversations.id, conversations.title, messages.turn, messages.role, messages.created_at,
@@ -168,15 +168,28 @@ class SqlArchive:
         ]
 
     async def erase(self, principal_id: str) -> int:
-        """Forget all conversations of a principal; how many there were."""
+        """Forget all conversations and kept responses of a principal; how many conversations."""
         gone = delete(conversations).where(conversations.c.principal_id == principal_id)
-        return await self._database.write(lambda c: c.execute(gone).rowcount)
+        responses_gone = delete(responses).where(responses.c.principal_id == principal_id)
+
+        def work(connection: Connection) -> int:
+            connection.execute(responses_gone)
+            return connection.execute(gone).rowcount
+
+        return await self._database.write(work)
 
     async def forget_unused(self, seconds: float) -> int:
-        """Forget conversations that nobody has used for so long; how many there were."""
+        """Forget conversations that nobody has used for so long, and responses that old; how many
+        conversations."""
         before = self._clock() - seconds
         gone = delete(conversations).where(conversations.c.updated_at < before)
-        return await self._database.write(lambda c: c.execute(gone).rowcount)
+        responses_gone = delete(responses).where(responses.c.created_at < before)
+
+        def work(connection: Connection) -> int:
+            connection.execute(responses_gone)
+            return connection.execute(gone).rowcount
+
+        return await self._database.write(work)
 
 
 def _find(connection: Connection, principal_id: str, conversation_id: str) -> int | None:

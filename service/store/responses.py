@@ -53,11 +53,6 @@ class SqlResponses:
         gone = delete(rows).where(_named(principal_id, response_id))
         return await self._database.write(lambda c: c.execute(gone).rowcount > 0)
 
-    async def forget_old(self, seconds: float) -> int:
-        """Forget those that were made so long ago; how many there were."""
-        gone = delete(rows).where(rows.c.created_at < self._clock() - seconds)
-        return await self._database.write(lambda c: c.execute(gone).rowcount)
-
 
 def _named(principal_id: str, response_id: str) -> Any:
     return and_(rows.c.principal_id == principal_id, rows.c.id == response_id)

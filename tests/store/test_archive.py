@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from service.domain.chat import Message, Role
-from service.domain.conversation import AnswerState, KeptMessage
+from service.domain.conversation import AnswerState, KeptMessage, KeptResponse
 from service.settings import Settings, StoreSettings
 from service.store.archive import SqlArchive
 from service.store.conversations import ABANDONED_SECONDS, SqlConversations
 from service.store.database import Database, store_url
+from service.store.responses import SqlResponses
 
 
 class FakeClock:
@@ -190,6 +191,24 @@ async def test_what_is_forgotten_is_not_found_and_not_in_the_index(
     assert await archive.search("me", ["canarybird"], 9) == []
     with sqlite3.connect(path) as raw:
         assert raw.execute("SELECT count(*) FROM messages_text").fetchone() == (0,)
+
+
+async def test_kept_responses_are_forgotten_with_the_rest(
+    database: Database, archive: SqlArchive, clock: FakeClock
+) -> None:
+    responses = SqlResponses(database, clock)
+    await responses.keep("me", KeptResponse("a", None, "[]", "{}"))
+    await responses.keep("me", KeptResponse("b", "a", "[]", "{}"))
+    assert [kept.id for kept in await responses.chain("me", "b", 9)] == ["a", "b"]
+    assert await responses.chain("you", "b", 9) == []
+    await archive.erase("you")
+    assert await responses.chain("me", "a", 9)
+    await archive.erase("me")
+    assert await responses.chain("me", "a", 9) == []
+    await responses.keep("me", KeptResponse("c", None, "[]", "{}"))
+    clock.now += 1000
+    await archive.forget_unused(500)
+    assert await responses.chain("me", "c", 9) == []
 
 
 async def test_what_nobody_used_for_long_is_forgotten(

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from service.api.deps import (
     ArchiveDep,
+    ChatDep,
     ConversationsDep,
     CurrentModelDep,
     PrincipalDep,
@@ -22,7 +23,10 @@ from service.api.dialects.legacy.schemas import (
     ChatBody,
     ChatReply,
     Detail,
+    GenerateBody,
+    GenerateReply,
     HistoryReply,
+    Limits,
     ModelBody,
     ModelsReply,
     NewReply,
@@ -32,6 +36,7 @@ from service.api.replies import Json
 from service.api.streaming import while_connected
 from service.chat.conversations import Turn
 from service.chat.generate import collect
+from service.domain.chat import TextRequest
 from service.domain.conversation import valid_conversation_id
 from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
@@ -100,6 +105,35 @@ async def list_models(model: CurrentModelDep) -> Response:
         for name in names
     ]
     return Json({"models": models, "current_model": loaded})
+
+
+@router.post("/generate", response_model=GenerateReply, responses=_REFUSALS)
+async def generate(
+    http_request: Request,
+    body: GenerateBody,
+    chat: ChatDep,
+    principal: PrincipalDep,
+    request_id: RequestIdDep,
+) -> Response:
+    """Go on with a text, as it stands."""
+    began = time.perf_counter()
+    request = TextRequest(
+        prompt=body.prompt,
+        sampling=to_sampling(body),
+        max_tokens=min(body.num_tokens, 2**31 - 1),
+        request_id=request_id,
+    )
+    generation = await while_connected(http_request.receive, chat.go_on(request, principal))
+    answer = await while_connected(http_request.receive, collect(generation))
+    return Json(
+        {
+            "generated_text": answer.text,
+            "prompt": body.prompt,
+            "model_name": generation.model.name,
+            "tokens_generated": answer.finished.usage.completion_tokens,
+            "generation_time": round(time.perf_counter() - began, 3),
+        }
+    )
 
 
 @router.post("/chat/switch-model", response_model=SwitchReply, responses=_REFUSALS | _SWITCH)
@@ -173,7 +207,7 @@ def to_turn(body: ChatBody, settings: ChatSettings, request_id: str) -> Turn:
     )
 
 
-def to_sampling(body: ChatBody) -> Sampling:
+def to_sampling(body: Limits) -> Sampling:
     return Sampling(
         temperature=0.7 if body.temperature is None else body.temperature,
         top_p=0.95 if body.top_p is None else body.top_p,

@@ -68,6 +68,16 @@ class ModelsReply(BaseModel):
     current_model: str | None
 
 
+class GenerateReply(BaseModel):
+    """What the model wrote behind the prompt."""
+
+    generated_text: str
+    prompt: str
+    model_name: str
+    tokens_generated: int
+    generation_time: float
+
+
 class SwitchReply(BaseModel):
     """The model that answers now."""
 
