@@ -32,12 +32,12 @@ POCKET = BUILT_IN_DIR / "pocket.gguf"
 SMALL = RandomModel(layers=1, embedding=64, feed_forward=64, heads=2, kv_heads=2)
 _U32, _STRING, _ARRAY, _I32, _F32 = 4, 8, 9, 5, 6
 
-# How vocabularies cut text before they look at it; the others share the code of one of these.
-SPLITTERS = (
-    *("default", "llama-bpe", "qwen2", "deepseek-llm", "deepseek-coder", "falcon", "starcoder"),
-    *("gpt-2", "tekken", "gpt-4o", "smollm", "bloom", "viking", "superbpe"),
-)
-LONG_TEXTS = ("a" * 1_000_000, " " * 1_000_000, "7" * 1_000_000, "é" * 500_000, "\n" * 1_000_000)
+# How vocabularies cut text before they look at it: by code of its own, or by one regular
+# expression or another.
+SPLITTERS = ("default", "qwen2", "deepseek-llm", "tekken", "gpt-4o")
+MEGABYTE = 1_000_000
+LONG_TEXTS = ("a" * MEGABYTE, "7" * MEGABYTE)
+OTHER_TEXTS = (" " * 20_000, "é" * 10_000, "\n" * 20_000)
 
 # What llama.cpp asserts while it loads: the process ends, and says why before it does.
 LETHAL = ("no layers", "too many layers", "same token twice")
@@ -89,7 +89,7 @@ class SplitBy(RandomModel):
 def long_texts(directory: Path, splitter: str) -> Outcome:
     """A megabyte of one letter, to each kind of tokenizer."""
     model = SplitBy(layers=1, embedding=64, feed_forward=64, heads=2, splitter=splitter)
-    return tokenize_all(load(model.write(directory / "split.gguf")), LONG_TEXTS)
+    return tokenize_all(load(model.write(directory / "split.gguf")), LONG_TEXTS + OTHER_TEXTS)
 
 
 def long_sentencepiece(directory: Path) -> Outcome:
@@ -97,7 +97,7 @@ def long_sentencepiece(directory: Path) -> Outcome:
         layers=1, embedding=64, feed_forward=64, heads=2, kv_heads=2, sentencepiece=True
     )
     # Pieces that it has no token for are joined in quadratic time: a megabyte would take minutes.
-    texts = tuple(text[:20_000] for text in LONG_TEXTS)
+    texts = (*(text[:20_000] for text in LONG_TEXTS), *OTHER_TEXTS)
     return tokenize_all(load(model.write(directory / "pieces.gguf")), texts)
 
 
@@ -116,11 +116,10 @@ def tokenize_all(runner: LlamaRunner, texts: tuple[str, ...]) -> Outcome:
 
     def work() -> None:
         for text in texts:
-            for trusted in (True, False):
-                counts.append(len(runner.tokenize((PromptPiece(text, trusted=trusted),))))
+            counts.append(len(runner.tokenize((PromptPiece(text, trusted=False),))))
 
     start_tokenizing(work).join()
-    return {"counts": counts, "expected": 2 * len(texts), "alive": is_alive(runner)}
+    return {"counts": counts, "expected": len(texts), "alive": is_alive(runner)}
 
 
 # --- batches, slots, states ---------------------------------------------------------------------
