@@ -47,7 +47,7 @@ async def create_response(
     principal: PrincipalDep,
     request_id: RequestIdDep,
 ) -> Response:
-    """Answer, going on from an earlier response where one is named; kept unless `store` is false."""
+    """Answer, going on from an earlier response if one is named; kept unless `store` is false."""
     new = to_items(body)
     request = await _to_request(body, new, parts, principal, request_id)
     generation = await while_connected(http_request.receive, parts.chat.start(request, principal))
