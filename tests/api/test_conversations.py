@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -167,28 +168,27 @@ async def test_another_device_watches_an_answer_grow_and_stops_it(
 ) -> None:
     engine.paced = True
     engine.answers("one two three four")
-    async with httpx.AsyncClient(base_url=address, timeout=20) as client:
-        body = {"message": "count", "session_id": "talk"}
-        asking = asyncio.create_task(client.post("/chat/stream", json=body))
-        await engine.until(lambda: engine.running)
+    body = {"message": "count", "session_id": "talk"}
+    async with (
+        httpx.AsyncClient(base_url=address, timeout=20) as client,
+        client.stream("POST", "/chat/stream", json=body) as asking,
+    ):
+        frames = _frames(asking)
+        assert (await anext(frames))["session_id"] == "talk"  # from here on it is in the store
         await engine.write(2)
         async with client.stream("GET", "/v1/conversations/talk/events") as watching:
-            lines = watching.aiter_lines()
-            seen = ""
+            growth, seen = _frames(watching), ""
             while seen != "one two":
-                seen += await _next_text(lines)
+                seen += (await anext(growth))["text"]
             stopped = await client.post("/v1/conversations/talk/stop")
             assert stopped.json() == {"stopped": 1}
             await engine.write(1)
-            answer = await asking
-        frames = [json.loads(line[6:]) for line in answer.text.splitlines() if line[:5] == "data:"]
-    assert frames[-1]["done"]
-    assert frames[-1]["finish_reason"] == "cancelled"
+            last = [frame async for frame in frames][-1]
+    assert last["done"]
+    assert last["finish_reason"] == "cancelled"
 
 
-async def _next_text(lines: object) -> str:
-    async for line in lines:  # type: ignore[attr-defined]
+async def _frames(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in reply.aiter_lines():
         if line.startswith("data: "):
-            text: str = json.loads(line[6:])["text"]
-            return text
-    raise AssertionError("the stream ended")
+            yield json.loads(line[6:])
