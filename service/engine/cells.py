@@ -60,6 +60,7 @@ class Cells:
         self._whole_from = [0] * num_slots
         self.held = [0] * num_slots
         self._context = context
+        self._num_cells = int(llama.llama_n_ctx_seq(context))
         self._memory = llama.llama_get_memory(context)
         self._anchors: list[list[_Anchor]] = [[] for _ in range(num_slots)]
 
@@ -155,9 +156,13 @@ class Cells:
             if _set_data(self._context, pointer, whole.nbytes, slot, 0) == whole.nbytes:
                 self._anchors[slot] = anchors
                 held = self.resident(slot)
-                self._whole_from[slot] = held if self._windowed else 0
-                return held
-        return self.trim(slot, 0)
+                if 0 <= held <= self._num_cells:
+                    self._whole_from[slot] = held if self._windowed else 0
+                    return held
+        # Also where the state said of its tokens that they are where no token can be.
+        self._anchors[slot].clear()
+        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return self.resident(slot)
 
     def _rewind(self, slot: int, length: int) -> bool:
         """Return to the last anchor up to `length`; False where there is none."""

@@ -63,7 +63,8 @@ def test_parts_of_slots_are_copied_without_what_llama_cpp_has_not(tmp_path: Path
 def test_states_of_another_shape_or_broken_ones_leave_an_empty_slot(tmp_path: Path) -> None:
     found = outcome(tmp_path, "states")
     assert found["foreign"] == [0, 0, 0, 0]
-    assert found["alive"]
+    assert found["most"] <= 512  # what a damaged one says of itself is bounded by the slot
+    assert (found["own"], found["alive"]) == (4, True)
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
