@@ -40,9 +40,17 @@ class Decoding:
         except RunnerError as error:
             self._endings.fail(sequences, error)
             return
-        now = parts.clock()
         if not draft:
-            parts.cost.decoded(len(plan.rows), plan.num_runs, now - started)
+            parts.cost.decoded(len(plan.rows), plan.num_runs, parts.clock() - started)
+        self._take(sequences, choices)
+        if len(sequences) == 1:
+            self._follow(sequences[0], draft, started)
+        if draft:
+            parts.residency.forget_padding(parts.slots[plan.rows[0].slot])
+
+    def _take(self, sequences: list[Sequence], choices: list[int | DeadEnd]) -> None:
+        """Every sequence goes on with what was chosen for it."""
+        parts, now = self._parts, self._parts.clock()
         parts.scheduler.decoded(sequences)
         gaps = [now - s.last_token_at for s in sequences if s.last_token_at]
         parts.gauges.decoded(len(sequences), now, gaps)
@@ -51,10 +59,6 @@ class Decoding:
                 self._endings.dead_end(sequence, choice)
             else:
                 self._advance(sequence, choice, now)
-        if len(sequences) == 1:
-            self._follow(sequences[0], draft, started)
-        if draft:
-            parts.residency.forget_padding(parts.slots[plan.rows[0].slot])
 
     def _follow(self, sequence: Sequence, draft: list[int], started: float) -> None:
         """Take `sequence`, one token further by now, as far as the draft was right."""

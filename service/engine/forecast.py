@@ -9,7 +9,6 @@ from service.engine import reading_order
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
-
 # An answer that is longer than most will take that share of their time still, or so.
 _OVERDUE = 0.25
 

@@ -39,7 +39,7 @@ def test_memory_that_does_not_grow_with_the_context_is_seen(tmp_path: Path) -> N
     with dry_run(path, EngineSettings(), GIB) as dry:
         short, long = dry.need(Sizes(4, 512)), dry.need(Sizes(4, 4096))
         more = dry.need(Sizes(8, 512))
-    assert 0 < short.conversations
+    assert short.conversations > 0
     assert long.conversations - short.conversations == 64 * 4 * (4096 - 512)
     assert more.conversations == pytest.approx(2 * short.conversations, abs=64 * 1024)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner, says
 
 
-def spell(ids: list[int]) -> list[bytes]:
+def spell(ids: Sequence[int]) -> Sequence[bytes]:
     return [f"<{i}>".encode() for i in ids]
 
 

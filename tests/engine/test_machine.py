@@ -100,7 +100,7 @@ def test_the_processor_is_known_by_name(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(
         "processor: 0\nmodel name\t: A  Fine CPU\nflags\t\t: fpu avx2\n\nprocessor: 1\n"
     )
-    assert machine.processor(tmp_path / "cpuinfo") == ("A Fine CPU", {"fpu", "avx2"})
+    assert machine.processor(tmp_path / "cpuinfo") == ("A Fine CPU", frozenset({"fpu", "avx2"}))
     assert machine.processor(tmp_path / "absent") == ("", frozenset())
 
 

@@ -71,9 +71,6 @@ class SamplingRunner(InstantRunner):
     def piece(self, token_id: int) -> bytes:
         return super().piece(token_id) if token_id < END else b"x"
 
-    def piece(self, token_id: int) -> bytes:
-        return b"a"
-
     def create_sampler(  # type: ignore[override]
         self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
     ) -> RowSampler:

@@ -22,5 +22,6 @@ while "wait" in verdict and not Path(verdict["wait"]).exists():
     time.sleep(0.02)
 if "exit_code" in verdict:
     sys.exit(verdict["exit_code"])
-usual = {"weigh": {"event": "weighed", "fits": True}, "trial": {"event": "passed"}}[role]
+weighed: dict[str, object] = {"event": "weighed", "fits": True}
+usual = weighed if role == "weigh" else {"event": "passed"}
 os.write(fd, json.dumps({**usual, **verdict}).encode() + b"\n")
