@@ -129,9 +129,48 @@ def sixteen(bench: Bench) -> list[Finding]:
     return [Finding(what, value, 0.98, at_least=True, samples={"ours": ours, "limit": limits})]
 
 
+def repeating(bench: Bench) -> list[Finding]:
+    """A model of random weights repeats nothing by itself: the text is all that it may write."""
+    rates: dict[str, list[float]] = {"guessing": [], "plain": []}
+    others: dict[str, list[float]] = {"guessing": [], "plain": []}
+    shape = Shape(slots=1)
+    off = {"PARLEY_ENGINE__SPECULATION": "false"}
+    with (
+        parley(bench.model, shape, bench.own_folder("guessing")) as guessing,
+        parley(bench.model, shape, bench.own_folder("plain"), **off) as plain,
+    ):
+        for n in range(3):
+            for name, port in (("guessing", guessing), ("plain", plain)):
+                rates[name].append(asyncio.run(scenarios.rate_of_repeating(port, n)))
+                others[name].append(asyncio.run(scenarios.rate_of_something_new(port, n)))
+    return [
+        Finding(
+            f"{what}: tokens/s with guesses ÷ without, 1 stream",
+            statistics.median(samples["guessing"]) / statistics.median(samples["plain"]),
+            limit,
+            at_least=True,
+            samples=samples,
+        )
+        for what, limit, samples in (
+            ("repeating 200 words, held to them", 1.5, rates),
+            ("other text", 0.97, others),
+        )
+    ]
+
+
 SCENARIOS: dict[str, Callable[[Bench], list[Finding]]] = {
     one.__name__: one
-    for one in (long_prompt, flood, turns, returns, shared_prompt, schema, cancel, sixteen)
+    for one in (
+        long_prompt,
+        flood,
+        turns,
+        returns,
+        shared_prompt,
+        schema,
+        cancel,
+        sixteen,
+        repeating,
+    )
 }
 
 
@@ -158,7 +197,7 @@ def main(names: Sequence[str]) -> int:
             say(f"scenario {name}")
             with tempfile.TemporaryDirectory(prefix="parley-bars-") as folder:
                 findings += SCENARIOS[name](Bench(tools, model, Path(folder)))
-            for finding in findings[-1:]:
+            for finding in findings[-2:]:
                 say(f"  {finding.what}: {finding.value:.3g} (bar {finding.limit:g})")
     except Failure as failure:
         say(str(failure))

@@ -155,3 +155,19 @@ async def wait_after_a_cancel(port: int, prompt_tokens: int) -> list[float]:
         after = await ask(port, user(f"hi {n}"), max_tokens=1, **STEADY)
         samples.append(after.first_token_seconds - idle.first_token_seconds)
     return samples
+
+
+async def rate_of_repeating(port: int, number: int) -> float:
+    """Tokens per second of writing a text that stands in the prompt, and nothing else."""
+    text = words(f"repeated {number}", 400)
+    asked = user(f"Repeat: {text}")
+    talk = await ask(port, asked, temperature=0, guided_choice=[text])
+    return talk.tokens_per_second
+
+
+async def rate_of_something_new(port: int, number: int) -> float:
+    """Tokens per second of text that nothing could have guessed."""
+    bias = STEADY["logit_bias"]
+    asked = user(words(f"new {number}", 32))
+    talk = await ask(port, asked, temperature=1, seed=number, max_tokens=160, logit_bias=bias)
+    return talk.tokens_per_second
