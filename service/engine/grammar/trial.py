@@ -42,6 +42,8 @@ class Trial:
     def check(self, grammar: str) -> None:
         """Returns where compiling ends in time, well or not. Raises `InvalidRequest` where it does
         not, or takes too much memory; `OSError` where there can be no child."""
+        if self._child is not None and self._child.poll() is not None:
+            self.close()  # it died between two questions, so neither was its death
         child = self._child or self._start()
         try:
             ended = _ask(child, grammar, self._seconds)
@@ -102,7 +104,8 @@ class _Bytes:
 
 def _compile_what_comes() -> None:
     """The child: a line with names, then a line for each grammar, answered by a line."""
-    os.nice(5)
+    with contextlib.suppress(OSError):  # a sandbox may forbid it; then it is not nice
+        os.nice(5)
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     tokenizer = LLTokenizer(TokenizerWrapper(_Bytes(json.loads(sys.stdin.readline()))))
     for line in sys.stdin:
