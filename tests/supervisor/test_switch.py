@@ -182,9 +182,8 @@ def test_what_is_not_here_is_fetched_first(tmp_path: Path) -> None:
     with serving(tmp_path, download=lines) as service:
         ask(service, new, path="")
         assert model_of(end_of_switch(service)) == "new"
-        assert 0.25 in [
-            s.switch.progress for s in service.seen if s.switch and s.switch.phase == "fetching"
-        ]
+        # Statuses that come at once are told as one, so the share in between may not be seen.
+        assert "fetching" in {s.switch.phase for s in service.seen if s.switch}
 
 
 def test_a_download_that_fails_moves_nobody(tmp_path: Path) -> None:
