@@ -54,6 +54,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
             with _contenders(tools, model, shape, Path(folder)) as ports:
                 _measure(run, tools, model, ports, arguments.rounds)
+            save(run)  # so that nothing that a peer does can lose it
             if arguments.peers:
                 _measure_peers(run, model, Path(folder), arguments.rounds)
     except Failure as failure:

@@ -51,7 +51,7 @@ def provide_peers() -> Peers:
         return peers
     say("installing llama-cpp-python's own servers once, to be measured beside")
     folder.mkdir(parents=True, exist_ok=True)
-    own = ROOT / ".venv" / "bin" / "python"
+    own = Path(sys.executable)
     # A copy of our own environment's llama_cpp: the same build for all.
     _run([str(own), "-m", "venv", str(folder / "venv")])
     _run([str(peers.python), "-m", "pip", "install", "--quiet", *_NEEDS, *_also_needed()])

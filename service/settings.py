@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from service.domain.errors import ConfigurationError
+from service.older_names import OLDER_NAMES, to_value
 
 PREFIX = "PARLEY_"
 
@@ -201,6 +202,15 @@ class AuthSettings(Group):
         description="Answer everybody who can connect, from anywhere, as long as there is no "
         "access token.",
     )
+    anonymous_requests_per_minute: int = Field(
+        0, ge=0, description="Of each address, where no access token is needed; 0: no limit."
+    )
+    anonymous_tokens_per_minute: int = Field(
+        0, ge=0, description="Of all who come without an access token together; 0: no limit."
+    )
+    anonymous_streams: int = Field(
+        0, ge=0, description="Answers at once for all without an access token; 0: no limit."
+    )
 
 
 class LogSettings(Group):
@@ -247,24 +257,6 @@ class Settings(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings)
 
 
-# What earlier services called a setting: the group and field that it is here.
-OLDER_NAMES: Mapping[str, tuple[str, str]] = {
-    "MODEL_PATH": ("model", "name"),
-    "MODEL_DIR": ("model", "name"),
-    "MODEL_NAME": ("model", "served_name"),
-    "N_CTX": ("engine", "context_length"),
-    "N_THREADS": ("engine", "threads"),
-    "N_GPU_LAYERS": ("engine", "gpu_layers"),
-    "MAX_TOKENS_HARD_CAP": ("chat", "max_tokens"),
-    "PORT": ("api", "port"),
-    "LLM_MODEL_NAME": ("model", "name"),
-    "LLM_DEVICE": ("engine", "gpu_layers"),
-    "LLM_LOG_LEVEL": ("log", "level"),
-    "LLM_MAX_CONVERSATION_LENGTH": ("chat", "max_exchanges"),
-}
-_DEVICES = {"cpu": "0", "cuda": "-1", "auto": "-1"}
-
-
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The table from `overrides` (nested, as on the command line), then the environment.
 
@@ -279,7 +271,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     for variable, place in OLDER_NAMES.items():
         text = os.environ.get(variable)
         if text and place[1] not in (overrides or {}).get(place[0], {}):
-            value = _to_value(variable, text)
+            value = to_value(variable, text)
             _refuse_contradiction(variable, value, place, sources.get(place))
             sources[place] = variable
             given.setdefault(place[0], {})[place[1]] = value
@@ -336,31 +328,6 @@ def _to_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _to_value(variable: str, text: str) -> str:
-    """What the variable of an earlier service says, in our words. Raises `ConfigurationError`."""
-    if variable == "LLM_LOG_LEVEL":
-        return text.lower()
-    if variable == "LLM_DEVICE":
-        if text.lower() not in _DEVICES:
-            raise ConfigurationError(f"LLM_DEVICE={text} is not accepted: cpu, cuda or auto is.")
-        return _DEVICES[text.lower()]
-    if variable == "MODEL_DIR":
-        return _only_model_in(Path(text))
-    return text
-
-
-def _only_model_in(folder: Path) -> str:
-    """The one GGUF file of a folder. Raises `ConfigurationError` where there isn't just one."""
-    files = sorted(folder.glob("*.gguf")) if folder.is_dir() else []
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files[:5]) or "none"
-        raise ConfigurationError(
-            f"MODEL_DIR={folder} must be a folder with one GGUF file in it; there is {found}. "
-            "MODEL_PATH names a file."
-        )
-    return str(files[0])
-
-
 def _refuse_contradiction(
     variable: str, value: str, place: tuple[str, str], earlier: str | None
 ) -> None:
@@ -368,19 +335,25 @@ def _refuse_contradiction(
     current = f"{PREFIX}{place[0]}__{place[1]}".upper()
     for other in filter(None, (current, earlier)):
         text = os.environ.get(other)
-        if text and (text if other == current else _to_value(other, text)) != value:
+        if text and (text if other == current else to_value(other, text)) != value:
             raise ConfigurationError(
                 f"{variable}={os.environ[variable]} and {other}={text} contradict each other; "
                 "set one."
             )
 
 
+def _places() -> dict[str, tuple[str, str]]:
+    """Each variable of a group's setting, and where it belongs."""
+    return {
+        f"{PREFIX}{group}__{name}".upper(): (group, name)
+        for group, info in Settings.model_fields.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Group)
+        for name in info.annotation.model_fields
+    }
+
+
 def _refuse_unknown_variables() -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    for group, info in Settings.model_fields.items():
-        kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, Group):
-            known |= {f"{PREFIX}{group}__{name}".upper() for name in kind.model_fields}
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | _places().keys()
     for variable in os.environ:
         upper = variable.upper()
         if upper.startswith(PREFIX) and "__" in upper and upper not in known:

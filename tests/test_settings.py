@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import ConfigurationError
+from service.older_names import OLDER_NAMES
 from service.settings import (
-    OLDER_NAMES,
     child_environment,
     load_settings,
     read_dotenv,

@@ -125,7 +125,10 @@ async def spend(connection: HTTPConnection, principal: Principal, headers: dict[
     if principal.requests_per_minute is None:
         return
     parts: Parts = connection.app.state.parts
-    allowance = await parts.limits.spend(principal.id, principal.requests_per_minute)
+    spender = principal.id
+    if spender == ANONYMOUS.id:  # nobody is told from anybody but by where they are
+        spender = f"{ANONYMOUS.id}@{address_of(connection)}"
+    allowance = await parts.limits.spend(spender, principal.requests_per_minute)
     headers["x-ratelimit-limit-requests"] = str(allowance.limit)
     headers["x-ratelimit-remaining-requests"] = str(allowance.num_left)
     headers["x-ratelimit-reset-requests"] = f"{math.ceil(allowance.next_seconds)}s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -32,10 +33,11 @@ from service.chat.embed import Vectors
 from service.chat.generate import Chat
 from service.chat.responses import Responses
 from service.chat.switching import Switching
+from service.domain.access import ANONYMOUS, Limits, Principal
 from service.domain.errors import ConfigurationError
 from service.ipc.client import Engines, connect_engines
 from service.metrics import BUILD_INFO
-from service.settings import Settings, load_settings
+from service.settings import AuthSettings, Settings, load_settings
 from service.store.access_tokens import SqlAccessTokens
 from service.store.admissions import SqlAdmissions
 from service.store.archive import SqlArchive
@@ -133,7 +135,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         used_engines = engines or _connect(settings)
         database = await open_database(settings)
         tokens = AccessTokens(SqlAccessTokens(database))
-        door = Door(tokens, may_stand_open=_may_open(settings))
+        stranger = to_stranger(settings.auth)
+        door = Door(tokens, may_stand_open=_may_open(settings), stranger=stranger)
         await used_engines.settled()  # a worker that says it is there can answer
         spending = Spending(SqlSpending(database))
         chat = Chat(used_engines, settings.chat, Accounts(spending))
@@ -172,6 +175,19 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
 def _forgetting(archive: Archive, days: float) -> asyncio.Task[None] | None:
     """What forgets old conversations in the background, where the operator wants that."""
     return asyncio.create_task(archive.forget_unused(days)) if days else None
+
+
+def to_stranger(auth: AuthSettings) -> Principal:
+    """Whom those without an access token speak for, where none is needed."""
+    limits = Limits(
+        tokens_per_minute=auth.anonymous_tokens_per_minute or None,
+        streams=auth.anonymous_streams or None,
+    )
+    return replace(
+        ANONYMOUS,
+        requests_per_minute=auth.anonymous_requests_per_minute or None,
+        limits=limits,
+    )
 
 
 def _may_open(settings: Settings) -> bool:

@@ -29,11 +29,15 @@ def is_reachable_by_others(host: str, unix_socket: Path | None) -> bool:
 
 class Door:
     """Open to everybody only as long as there has never been an access token, and then only
-    where `may_stand_open`: nobody else can connect, or the operator wants it so."""
+    where `may_stand_open`: nobody else can connect, or the operator wants it so. `stranger` is
+    whom everybody speaks for then."""
 
-    def __init__(self, tokens: AccessTokens, *, may_stand_open: bool) -> None:
+    def __init__(
+        self, tokens: AccessTokens, *, may_stand_open: bool, stranger: Principal = ANONYMOUS
+    ) -> None:
         self._tokens = tokens
         self._may_stand_open = may_stand_open
+        self._stranger = stranger
         self._throttle = FailureThrottle()
 
     async def is_open(self) -> bool:
@@ -47,7 +51,7 @@ class Door:
         `StoreUnavailable`.
         """
         if await self.is_open():
-            return ANONYMOUS
+            return self._stranger
         if secret is None:
             raise Unauthenticated(
                 "This needs an access token, as `Authorization: Bearer parley_…` or `x-api-key`; "

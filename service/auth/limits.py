@@ -37,7 +37,7 @@ class Allowance:
         """Raises `RateLimited` where the request was one too many."""
         if not self.admitted:
             raise RateLimited(
-                f"This access token may make {self.limit} requests a minute, and has made them; "
+                f"You may make {self.limit} requests a minute, and have made them; "
                 f"the next one is possible in {math.ceil(self.next_seconds)} s.",
                 retry_after_seconds=self.next_seconds,
             )

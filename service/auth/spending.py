@@ -157,8 +157,8 @@ def _refuse_impossible(limits: Limits, least: int) -> None:
         limit = getattr(limits, name)
         if name != "streams" and limit is not None and least > limit:
             raise InvalidRequest(
-                f"The prompt and its answer may take {least} tokens; this access token has "
-                f"{limit} {words}. Ask for fewer with max_tokens.",
+                f"The prompt and its answer may take {least} tokens; you have {limit} "
+                f"{words}. Ask for fewer with max_tokens.",
                 param="max_tokens",
             )
 
@@ -169,7 +169,7 @@ def _refusal(limits: Limits, left: dict[str, int], least: int, seconds: float) -
     limit, words = getattr(limits, short), _PERIODS[short]
     have = "are under way" if short == "streams" else f"{max(0, left[short])} of them are left"
     return RateLimited(
-        f"This access token has {limit} {words}; {have}, and this request takes "
+        f"You have {limit} {words}; {have}, and this request takes "
         f"{needed[short]}. Try again in {math.ceil(seconds)} s.",
         retry_after_seconds=seconds,
     )

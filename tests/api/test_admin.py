@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from service.auth.tokens import AccessTokens
 from service.domain.access import Limits, Scope
 from service.domain.chat import ChatRequest, Message, Role
+from service.settings import AuthSettings
 from tests.api.running import connected_client, running_app
 from tests.fakes.engine import FakeEngine
 
@@ -160,3 +161,21 @@ async def test_everybodys_usage_is_for_administrators(
         assert (await client.get("/v1/admin/usage")).status_code == 403
     rows = (await admin.get("/v1/admin/usage")).json()["data"]
     assert [(row["principal_id"], row["answers"]) for row in rows] == [(made.id, 1)]
+
+
+async def test_strangers_are_limited_by_address_and_together(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    auth = AuthSettings(anonymous_requests_per_minute=2, anonymous_tokens_per_minute=100)
+    async with running_app(engine, tmp_path, auth=auth) as app:
+        statuses = []
+        for address in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            transport = httpx.ASGITransport(app, client=(address, 999))
+            async with httpx.AsyncClient(transport=transport, base_url="http://p.test") as client:
+                statuses.append((await client.post("/v1/chat/completions", json=ASK)).status_code)
+        assert statuses == [200, 200, 429, 200]
+        too_many = {**ASK, "max_tokens": 99}
+        async with connected_client(app) as client:
+            refused = await client.post("/v1/chat/completions", json=too_many)
+            assert refused.status_code in (400, 429)
+            assert "100 tokens a minute" in refused.json()["error"]["message"]

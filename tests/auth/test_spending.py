@@ -173,7 +173,7 @@ async def test_days_and_months_are_kept_by_the_rows_that_report(
 
 async def test_what_can_never_be_is_refused_as_such(database: Database) -> None:
     spending = Spending(SqlSpending(database))
-    with pytest.raises(InvalidRequest, match="may take 120 tokens; this access token has 100"):
+    with pytest.raises(InvalidRequest, match="may take 120 tokens; you have 100"):
         await spending.reserve(who(tokens_per_minute=100), 20, 100, room=1000)
     with pytest.raises(InvalidRequest, match="has 20 tokens; this access token may send 10"):
         await spending.reserve(who(prompt_tokens=10), 20, 1, room=1000)

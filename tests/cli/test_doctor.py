@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from service.cli.checkup import Verdict, days_left, examine
 from service.cli.main import parley
-from service.settings import OLDER_NAMES, Settings
+from service.older_names import OLDER_NAMES
+from service.settings import Settings
 from tests.ports import free_port
 
 
