@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
 import sys
@@ -16,11 +15,12 @@ import click
 
 from service.chat.archive import MAX_PAGE, Archive, to_markdown
 from service.chat.documents import from_document, to_document
+from service.cli.database import with_database
 from service.domain.access import ANONYMOUS, Principal
 from service.domain.errors import ConfigurationError, InvalidRequest
 from service.settings import load_settings
 from service.store.archive import SqlArchive
-from service.store.database import open_database, store_url
+from service.store.database import store_url
 
 T = TypeVar("T")
 
@@ -187,11 +187,4 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _with_archive(work: Callable[[Archive], Awaitable[T]]) -> T:
-    async def run() -> T:
-        database = await open_database(load_settings())
-        try:
-            return await work(Archive(SqlArchive(database)))
-        finally:
-            await database.aclose()
-
-    return asyncio.run(run())
+    return with_database(lambda database: work(Archive(SqlArchive(database))))

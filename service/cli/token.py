@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import re
@@ -17,11 +16,11 @@ import click
 
 from service.auth.spending import since
 from service.auth.tokens import AccessTokens
+from service.cli.database import with_database
 from service.domain.access import AccessToken, Limits, Scope, Spent
 from service.domain.errors import InvalidRequest
-from service.settings import load_settings
 from service.store.access_tokens import SqlAccessTokens
-from service.store.database import Database, open_database
+from service.store.database import Database
 from service.store.spending import SqlSpending
 
 T = TypeVar("T")
@@ -171,7 +170,7 @@ def usage(named: str | None, days: int, as_csv: bool) -> None:
       parley token usage
       parley token usage laptop --days 7 --csv
     """
-    names, found = _read(lambda database: _usage(database, since(days, time.time())))
+    names, found = with_database(lambda database: _usage(database, since(days, time.time())))
     header = ("TOKEN", "DAY", "MODEL", "ANSWERS", "PROMPT", "CACHED", "COMPLETION")
     rows = [
         (names.get(s.principal_id, s.principal_id), *(str(v) for v in list(asdict(s).values())[1:]))
@@ -286,15 +285,4 @@ def _print_secret(kept: AccessToken, secret: str, as_json: bool) -> None:
 
 
 def _with_tokens(work: Callable[[AccessTokens], Awaitable[T]]) -> T:
-    return _read(lambda database: work(AccessTokens(SqlAccessTokens(database))))
-
-
-def _read(work: Callable[[Database], Awaitable[T]]) -> T:
-    async def run() -> T:
-        database = await open_database(load_settings())
-        try:
-            return await work(database)
-        finally:
-            await database.aclose()
-
-    return asyncio.run(run())
+    return with_database(lambda database: work(AccessTokens(SqlAccessTokens(database))))
