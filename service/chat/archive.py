@@ -91,11 +91,9 @@ class Archive:
         self._store = store
         self._new_id = new_id
 
-    async def create(
-        self, principal: Principal, title: str = "", new_id: str | None = None
-    ) -> ConversationSummary:
+    async def create(self, principal: Principal, title: str = "") -> ConversationSummary:
         """An empty conversation under an id of its own."""
-        name = new_id or self._new_id()
+        name = self._new_id()
         await self._store.create(principal.id, name, valid_title(title) if title else "")
         return await self.summary(principal, name)
 
