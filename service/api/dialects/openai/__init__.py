@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from service.api.dialects.openai.completions import router as completions_router
 from service.api.dialects.openai.embeddings import router as embeddings_router
-from service.api.dialects.openai.errors import to_error
 from service.api.dialects.openai.prompts import TEMPLATE_PATH
 from service.api.dialects.openai.prompts import router as prompts_router
 from service.api.dialects.openai.routes import router
+from service.api.openai_errors import to_error
 
 NAME = "openai"
 PREFIX = "/v1"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.api.dialects.openai.errors import to_error_body
 from service.api.dialects.openai.replies import Completion, to_usage
 from service.api.errors import Problem
+from service.api.openai_errors import to_error_body
 from service.api.replies import encode_json
 from service.chat.generate import Answer
 from service.domain.events import (

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service import __version__
-from service.api.dialects.openai.errors import to_error_body
 from service.api.dialects.openai.logprobs import to_logprobs
 from service.api.dialects.openai.reasoning import Thoughts, ThoughtTags, with_thought
 from service.api.dialects.openai.tools import to_call_delta, to_call_replies
 from service.api.errors import Problem
+from service.api.openai_errors import to_error_body
 from service.api.replies import encode_json
 from service.chat.generate import Answer
 from service.domain.events import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.api.dialects.responses.errors import to_error
 from service.api.dialects.responses.routes import router
+from service.api.openai_errors import to_error
 
 NAME = "responses"
 PREFIX = "/v1/responses"

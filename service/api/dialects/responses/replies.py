@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from service.api.dialects.responses.errors import to_error_body
 from service.api.dialects.responses.output import Output, Wire, new_id, to_status, to_usage
 from service.api.dialects.responses.schemas import ResponseBody
 from service.api.dialects.responses.translate import Item
 from service.api.errors import Problem
+from service.api.openai_errors import to_error_body
 from service.api.replies import encode_json
 from service.domain.conversation import KeptResponse
-from service.domain.events import Event, Failed, Finished
+from service.domain.events import Event, Finished
 from service.domain.model import ModelInfo
 
 
@@ -111,12 +111,6 @@ class ResponseFrames:
         self._number += 1
         name: str = event["type"]
         return b"event: " + name.encode() + b"\ndata: " + encode_json(numbered) + b"\n\n"
-
-
-def raise_failure(event: Event) -> None:
-    """Raises the error of an event that ends a generation in failure."""
-    if isinstance(event, Failed):
-        raise event.error
 
 
 def _to_choice(body: ResponseBody) -> Any:

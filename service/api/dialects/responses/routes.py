@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from service.api.deps import Parts, PartsDep, PrincipalDep, RequestIdDep, ResponsesDep
-from service.api.dialects.responses.replies import Drafted, ResponseFrames, raise_failure
+from service.api.dialects.responses.replies import Drafted, ResponseFrames
 from service.api.dialects.responses.schemas import (
     DeletedReply,
     ErrorReply,
@@ -21,6 +21,7 @@ from service.api.dialects.responses.schemas import (
 from service.api.dialects.responses.translate import Item, to_chat_request, to_items
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
+from service.chat.generate import collect
 from service.chat.responses import KeptGeneration
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest
@@ -56,7 +57,7 @@ async def create_response(
     if body.stream:
         seconds = parts.settings.api.keepalive_comment_seconds
         return EventStream(kept, ResponseFrames(drafted), seconds)
-    await while_connected(http_request.receive, _read(kept))
+    await while_connected(http_request.receive, collect(kept))
     return Json(drafted.final)
 
 
@@ -144,10 +145,3 @@ async def _to_request(
             history += json.loads(kept.input)
             history += json.loads(kept.reply)["output"]
     return to_chat_request(body, history, new, request_id)
-
-
-async def _read(kept: KeptGeneration) -> None:
-    """To the end. Raises what broke it."""
-    async with kept:
-        async for event in kept:
-            raise_failure(event)

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's envelope: always the same four keys."""
+"""Errors in OpenAI's envelope, for the dialects of that vendor: always the same four keys."""
 
 from __future__ import annotations
 
