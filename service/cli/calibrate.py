@@ -51,7 +51,14 @@ def ask(settings: Settings, path: Path, *, show: bool) -> dict[str, Any]:
 
     Raises `ModelFileError` with its sentence, or one about how it died.
     """
-    command = [sys.executable, "-P", "-m", "service.engine.report", "--model-path", str(path)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "service.engine.report",
+        "--model-path",
+        str(path),
+    ]
     done = subprocess.run(  # noqa: S603  # ours
         [*command, "--show"] if show else command,
         env=child_environment(settings),

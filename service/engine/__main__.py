@@ -23,20 +23,20 @@ from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine.adapters import to_lora_file
-from service.engine.attempts import Attempts
-from service.engine.cache import create_cache
-from service.engine.embedder import Embedder
+from service.engine.embedding.embedder import Embedder
+from service.engine.embedding.intake import VectorIntake
+from service.engine.embedding.vectors import VectorModel
+from service.engine.embedding.work import VectorWork
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED, Engine
 from service.engine.grammar.compiler import Compiler
 from service.engine.intake import Intake
+from service.engine.kv.cache import create_cache
+from service.engine.kv.recall import Recall
 from service.engine.llama import LlamaRunner, create_runner
-from service.engine.recall import Recall
-from service.engine.records import Records
+from service.engine.planning.attempts import Attempts
+from service.engine.planning.records import Records
 from service.engine.status import StatusPipe
 from service.engine.tokenizer import Tokenizer
-from service.engine.vector_intake import VectorIntake
-from service.engine.vector_work import VectorWork
-from service.engine.vectors import VectorModel
 from service.ipc.messages import PROTOCOL_VERSION, Hello
 from service.ipc.server import Server
 from service.settings import Settings, load_settings

@@ -13,8 +13,8 @@ import llama_cpp.llama_cpp as llama
 from service.domain.errors import ModelFileError
 from service.domain.model import ModelInfo
 from service.engine import library
-from service.engine.fingerprint import fingerprint_of, print_of
-from service.engine.loading import require_file
+from service.engine.kv.fingerprint import fingerprint_of, print_of
+from service.engine.planning.loading import require_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from service import metrics
 from service.domain.events import FinishReason
 from service.engine.endings import Endings
+from service.engine.order.scheduler import DecodePlan, plan_decode
 from service.engine.parts import Parts
 from service.engine.runner import DeadEnd, DecodeAborted, RunnerError
-from service.engine.scheduler import DecodePlan, plan_decode
 from service.engine.sequence import Sequence
 from service.engine.speculation import Speculation
 

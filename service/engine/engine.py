@@ -13,8 +13,6 @@ from service import log
 from service.domain.errors import GenerationFailed, ServiceError
 from service.domain.events import FinishReason
 from service.engine.acceptance import create_sequence
-from service.engine.cache import Cache, create_cache
-from service.engine.cost import CostModel
 from service.engine.decoding import Decoding
 from service.engine.endings import Endings
 from service.engine.gauges import Gauges
@@ -29,15 +27,17 @@ from service.engine.inbox import (
     Tokenized,
     refusal,
 )
+from service.engine.kv.cache import Cache, create_cache
+from service.engine.kv.residency import Residency
+from service.engine.kv.slots import Placement, Slots
+from service.engine.order.cost import CostModel
+from service.engine.order.scheduler import Scheduler
 from service.engine.parts import Parts
 from service.engine.patience import Patience
 from service.engine.progress import Progress
 from service.engine.reading import Reading
-from service.engine.residency import Residency
 from service.engine.runner import ModelRunner, RunnerError
-from service.engine.scheduler import Scheduler
 from service.engine.sequence import Job, Key, Sequence
-from service.engine.slots import Placement, Slots
 from service.ipc.messages import Accepted
 from service.settings import EngineSettings
 

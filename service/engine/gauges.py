@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from service import metrics
 from service.domain.events import FinishReason
+from service.engine.kv.slots import Slots
 from service.engine.sequence import Sequence
-from service.engine.slots import Slots
 
 _RATE_WINDOW_SECONDS = 10
 

@@ -25,14 +25,16 @@ from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.adapters import LoraFile, adapted, apply
 from service.engine.batch import Batch
-from service.engine.calibrate import BLAS_ROWS
-from service.engine.cells import Cells
-from service.engine.fingerprint import fingerprint_of, print_of
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
 from service.engine.grammar.trial import Trial
-from service.engine.loading import LoadedModel
-from service.engine.records import Records
+from service.engine.kv.cells import Cells
+from service.engine.kv.fingerprint import fingerprint_of, print_of
+from service.engine.planning.calibrate import BLAS_ROWS
+from service.engine.planning.loading import LoadedModel
+from service.engine.planning.records import Records
+from service.engine.planning.starting import prepare
+from service.engine.planning.tuning import Tuning, num_outputs
 from service.engine.runner import (
     DecodeAborted,
     DecodeRow,
@@ -45,8 +47,6 @@ from service.engine.runner import (
 from service.engine.sampling.candidates import Row
 from service.engine.sampling.logprobs import logprob_of
 from service.engine.sampling.sampler import RowSampler
-from service.engine.starting import prepare
-from service.engine.tuning import Tuning, num_outputs
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.engine.cost import CostModel
 from service.engine.gauges import Gauges
+from service.engine.kv.residency import Residency
+from service.engine.kv.slots import Slots
+from service.engine.order.cost import CostModel
+from service.engine.order.scheduler import Scheduler
 from service.engine.progress import Progress
-from service.engine.residency import Residency
 from service.engine.runner import ModelRunner
-from service.engine.scheduler import Scheduler
-from service.engine.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from math import inf
 from service.domain.errors import DeadlineMissed
 from service.domain.events import FinishReason
 from service.engine.endings import Endings
-from service.engine.forecast import Forecast, forecasts
+from service.engine.order.forecast import Forecast, forecasts
 from service.engine.parts import Parts
 from service.engine.sequence import Notice, Sequence
 

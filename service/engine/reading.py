@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Several
 
-from service.engine import reading_order
 from service.engine.endings import Endings
+from service.engine.order import reading_order
+from service.engine.order.reading_order import Chunk
 from service.engine.parts import Parts
-from service.engine.reading_order import Chunk
 from service.engine.runner import DecodeAborted, PrefillPart, RunnerError
 from service.engine.sequence import Key, Sequence
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from service import log
 from service.domain.errors import ConfigurationError, ModelFileError
-from service.engine import backends, calibrate, library
-from service.engine.calibrate import Calibration
-from service.engine.loading import load_model, plan_for, require_file
-from service.engine.machine import processor
-from service.engine.memory import amount
-from service.engine.records import Records
+from service.engine import library
+from service.engine.planning import backends, calibrate
+from service.engine.planning.calibrate import Calibration
+from service.engine.planning.loading import load_model, plan_for, require_file
+from service.engine.planning.machine import processor
+from service.engine.planning.memory import amount
+from service.engine.planning.records import Records
 from service.settings import Settings, load_settings
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from service.domain.chat import Priority
 from service.domain.events import Timings, TokenLogprob, Usage
-from service.engine.prefix import Prefix
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.slots import Slot
 from service.engine.runner import Sampler
-from service.engine.slots import Slot
 from service.engine.text import TextStream
 from service.engine.thought import Thought
 from service.ipc.messages import Submit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
-from service.engine.cost import CostModel
+from service.engine.order.cost import CostModel
 from service.engine.sequence import Sequence
 
 # Lengths of guesses. Rows beyond 16 are computed no quicker together than apart.

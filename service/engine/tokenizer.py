@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from service.domain.errors import ServiceError
 from service.engine.inbox import Letterbox, Outbox, Tokenized
-from service.engine.recall import Recall
+from service.engine.kv.recall import Recall
 from service.engine.runner import ModelRunner
 from service.engine.sequence import Job
 from service.engine.texts import QuestionOfText, Texts

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from service.domain.chat import PromptPiece
-from service.engine.archive import KEEP_SECONDS, Archive, read_salt
-from service.engine.cache import Cache, create_cache
-from service.engine.parking import Parked
-from service.engine.prefix import Prefix
-from service.engine.transcripts import Transcript
+from service.engine.kv.archive import KEEP_SECONDS, Archive, read_salt
+from service.engine.kv.cache import Cache, create_cache
+from service.engine.kv.parking import Parked
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.transcripts import Transcript
 from service.settings import EngineSettings
 from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.attempts import Attempts
-from service.engine.memory import Sizes
+from service.engine.planning.attempts import Attempts
+from service.engine.planning.memory import Sizes
 
 GIB = 2**30
 WISH, HALF, QUARTER = Sizes(8, 4096), Sizes(4, 4096), Sizes(2, 4096)

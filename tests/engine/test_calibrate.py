@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from service.engine.calibrate import break_even
-from service.engine.probe import pick, race
+from service.engine.planning.calibrate import break_even
+from service.engine.planning.probe import pick, race
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel
 
@@ -22,8 +22,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from service import log
-from service.engine import backends, starting
-from service.engine.records import Records
+from service.engine.planning import backends, starting
+from service.engine.planning.records import Records
 from service.settings import EngineSettings, LogSettings
 
 log.configure(LogSettings(format="json"), "engine")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import SMALL_CALL_ROWS, CallCost, CostModel
+from service.engine.order.cost import SMALL_CALL_ROWS, CallCost, CostModel
 
 
 @given(st.floats(0, 0.1), st.floats(1e-4, 0.1), st.integers(0, 10_000))

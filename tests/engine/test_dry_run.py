@@ -8,8 +8,8 @@ import pytest
 
 from service.domain.errors import ModelFileError
 from service.engine import library
-from service.engine.dry_run import PROCESS_BYTES, dry_run
-from service.engine.memory import Sizes
+from service.engine.planning.dry_run import PROCESS_BYTES, dry_run
+from service.engine.planning.memory import Sizes
 from service.settings import EngineSettings
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel

@@ -11,10 +11,10 @@ import pytest
 
 from service.domain.errors import InvalidRequest
 from service.domain.model import Mode, ModelInfo
-from service.engine.embedder import EXIT_BROKEN, EXIT_DRAINED, Embedder, Vectors
+from service.engine.embedding.embedder import EXIT_BROKEN, EXIT_DRAINED, Embedder, Vectors
+from service.engine.embedding.turns import Asked
 from service.engine.inbox import Drain
 from service.engine.runner import DecodeAborted, RunnerError
-from service.engine.turns import Asked
 from service.ipc.messages import Embedded, Ranked, Refused
 from tests.fakes.loop import FakeClock, FakeOutbox
 

@@ -8,8 +8,8 @@ from prometheus_client import Counter
 from service import metrics
 from service.domain.events import FinishReason
 from service.domain.sampling import Sampling
-from service.engine.cost import CallCost
 from service.engine.engine import EXIT_BROKEN, EXIT_DRAINED
+from service.engine.order.cost import CallCost
 from service.engine.runner import RunnerError
 from service.ipc.messages import Cancel, Step
 from service.settings import EngineSettings

@@ -19,7 +19,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from service import log
-from service.engine import backends
+from service.engine.planning import backends
 from service.engine.llama import create_runner
 from service.engine.runner import DecodeRow, PrefillPart
 from service.settings import EngineSettings, LogSettings

@@ -7,10 +7,10 @@ import pytest
 
 from service.domain.chat import PromptPiece
 from service.domain.sampling import Sampling
-from service.engine.cost import CallCost
 from service.engine.engine import Engine
 from service.engine.inbox import Arrived, Tokenized
 from service.engine.llama import LlamaRunner
+from service.engine.order.cost import CallCost
 from service.engine.sequence import Job
 from service.ipc.messages import Submit
 from service.settings import EngineSettings

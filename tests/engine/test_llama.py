@@ -16,8 +16,8 @@ from service.domain.chat import PromptPiece
 from service.domain.errors import ModelFileError
 from service.domain.sampling import Sampling
 from service.engine.llama import LlamaRunner, create_runner
+from service.engine.planning.tuning import Tuning
 from service.engine.runner import DecodeAborted, DecodeRow, PrefillPart, RunnerError
-from service.engine.tuning import Tuning
 from service.settings import EngineSettings
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel

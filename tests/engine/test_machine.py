@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine import machine
+from service.engine.planning import machine
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.errors import ModelFileError
-from service.engine.memory import Need, Sizes, Wish, plan_memory, smaller, wish_of
+from service.engine.planning.memory import Need, Sizes, Wish, plan_memory, smaller, wish_of
 from service.settings import EngineSettings
 
 MIB = 2**20

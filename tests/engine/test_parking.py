@@ -12,10 +12,10 @@ from prometheus_client import Counter
 
 from service import metrics
 from service.domain.chat import Prompt, PromptPiece
-from service.engine.prefix import Prefix
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.slots import Placement
+from service.engine.kv.tier import Tier
 from service.engine.runner import State
-from service.engine.slots import Placement
-from service.engine.tier import Tier
 from service.settings import EngineSettings
 from tests.fakes.loop import Loop, alone
 from tests.fakes.runner import END_SPELLING, FakeRunner

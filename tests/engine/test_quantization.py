@@ -5,9 +5,10 @@ from __future__ import annotations
 import llama_cpp.llama_cpp as llama
 import pytest
 
-from service.engine import library, quantization
-from service.engine.loading import LoadedModel, load_weights
-from service.engine.probe import Probe
+from service.engine import library
+from service.engine.planning import quantization
+from service.engine.planning.loading import LoadedModel, load_weights
+from service.engine.planning.probe import Probe
 from service.settings import EngineSettings
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel

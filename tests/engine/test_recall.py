@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.chat import Prompt, PromptPiece
-from service.engine.recall import Recall
-from service.engine.transcripts import MAX_TRANSCRIPTS, Splice, Transcript, Transcripts
+from service.engine.kv.recall import Recall
+from service.engine.kv.transcripts import MAX_TRANSCRIPTS, Splice, Transcript, Transcripts
 from tests.fakes.loop import Loop, submit
 from tests.fakes.runner import FakeRunner
 

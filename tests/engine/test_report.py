@@ -19,7 +19,14 @@ pytestmark = pytest.mark.model
 
 def report(state: Path, path: Path, *options: str) -> dict[str, Any]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
-    command = [sys.executable, "-m", "service.engine.report", "--model-path", str(path), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "service.engine.report",
+        "--model-path",
+        str(path),
+        *options,
+    ]
     done = subprocess.run(
         command, capture_output=True, check=True, env=kept | {"PARLEY_STATE_DIR": str(state)}
     )

@@ -4,10 +4,10 @@ import pytest
 
 from service.domain.errors import QueueFull
 from service.domain.sampling import Sampling
-from service.engine.cost import CostModel
-from service.engine.scheduler import Scheduler, plan_decode
+from service.engine.kv.slots import Slots
+from service.engine.order.cost import CostModel
+from service.engine.order.scheduler import Scheduler, plan_decode
 from service.engine.sequence import Job, Sequence
-from service.engine.slots import Slots
 from service.engine.text import TextStream
 from tests.fakes.loop import submit
 from tests.fakes.runner import FakeRunner

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.parking import Parked, Parking
-from service.engine.prefix import Prefix
-from service.engine.slots import Placement, Slot, Slots
+from service.engine.kv.parking import Parked, Parking
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.slots import Placement, Slot, Slots
 
 LONG = list(range(1000, 1400))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.engine.turns import Asked, Turn, Turns
+from service.engine.embedding.turns import Asked, Turn, Turns
 
 
 def asked(number: int, *lengths: int, by: str = "") -> Asked:

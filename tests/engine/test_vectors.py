@@ -11,10 +11,10 @@ import pytest
 
 from service.domain.errors import InvalidRequest, ModelFileError
 from service.domain.model import Mode
-from service.engine.embedder import of_length_one
+from service.engine.embedding.embedder import of_length_one
+from service.engine.embedding.intake import Reading
+from service.engine.embedding.vectors import VectorModel, VectorRunner, create_vector_runner
 from service.engine.runner import DecodeAborted, RunnerError
-from service.engine.vector_intake import Reading
-from service.engine.vectors import VectorModel, VectorRunner, create_vector_runner
 from service.settings import EmbedSettings, EngineSettings, RerankSettings
 from tests.engine.conftest import POCKET
 from tests.engine.encoder_file import CLS, SEP, RandomEncoder

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from service.domain.chat import PromptPiece
 from service.domain.errors import ServiceError
 from service.domain.sampling import Sampling
-from service.engine.cache import Cache
 from service.engine.engine import Engine
 from service.engine.inbox import Arrived, Cancelled, Tokenized
 from service.engine.intake import Intake
-from service.engine.recall import Recall
+from service.engine.kv.cache import Cache
+from service.engine.kv.recall import Recall
 from service.engine.sequence import Job
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import Accepted, Delta, Done, Frame, Refused, Step, Submit

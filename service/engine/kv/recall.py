@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.domain.chat import Prompt, PromptPiece
-from service.engine.cache import Cache
-from service.engine.prefix import Prefix
+from service.engine.kv.cache import Cache
+from service.engine.kv.prefix import Prefix
 from service.engine.runner import ModelRunner
 from service.ipc.messages import Submit
 

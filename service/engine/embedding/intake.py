@@ -21,10 +21,10 @@ from service.domain.errors import (
     Unsupported,
 )
 from service.domain.model import Mode, ModelInfo
-from service.engine.embedder import Embedder
+from service.engine.embedding.embedder import Embedder
+from service.engine.embedding.turns import Asked
 from service.engine.inbox import Drain, Outbox, refusal
 from service.engine.texts import QuestionOfText, Texts
-from service.engine.turns import Asked
 from service.engine.vocabulary import Vocabulary
 from service.ipc.messages import (
     Cancel,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from service import metrics
-from service.engine.prefix import Prefix
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.tier import Tier
+from service.engine.kv.transcripts import Transcript
 from service.engine.runner import State
-from service.engine.tier import Tier
-from service.engine.transcripts import Transcript
 
 # Less than this is read again sooner than it is worth a place.
 MIN_TOKENS = 64

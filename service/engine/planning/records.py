@@ -14,10 +14,11 @@ from typing import Any
 
 import llama_cpp
 
-from service.engine import backends, library, machine
-from service.engine.attempts import Attempts, write_atomically
-from service.engine.calibrate import Calibration, Line
-from service.engine.tuning import Tuning
+from service.engine import library
+from service.engine.planning import backends, machine
+from service.engine.planning.attempts import Attempts, write_atomically
+from service.engine.planning.calibrate import Calibration, Line
+from service.engine.planning.tuning import Tuning
 from service.settings import EngineSettings
 
 # What is measured, and how; another number makes what was kept worthless.

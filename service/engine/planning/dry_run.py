@@ -12,9 +12,10 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 
 from service.domain.errors import ModelFileError
-from service.engine import backends, library, machine
-from service.engine.memory import MIN_CELLS, Need, Sizes
-from service.engine.tuning import TINY_WEIGHT_BYTES, Tuning, context_params, model_params
+from service.engine import library
+from service.engine.planning import backends, machine
+from service.engine.planning.memory import MIN_CELLS, Need, Sizes
+from service.engine.planning.tuning import TINY_WEIGHT_BYTES, Tuning, context_params, model_params
 from service.settings import EngineSettings
 
 # What the process grows by once it plans: the tables of a large vocabulary, and what busy sockets

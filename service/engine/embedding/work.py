@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 from service.domain.model import Mode, ModelInfo
-from service.engine.embedder import Embedder
+from service.engine.embedding.embedder import Embedder
+from service.engine.embedding.intake import InputTokenizer, Reading, VectorIntake
+from service.engine.embedding.vectors import VectorModel, VectorRunner, create_vector_runner
 from service.engine.inbox import Outbox
 from service.engine.tokenizer import start_tokenizing
-from service.engine.vector_intake import InputTokenizer, Reading, VectorIntake
-from service.engine.vectors import VectorModel, VectorRunner, create_vector_runner
 from service.settings import Settings
 
 

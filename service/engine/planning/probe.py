@@ -19,9 +19,9 @@ import llama_cpp.llama_cpp as llama
 
 from service.engine import library
 from service.engine.batch import Batch
-from service.engine.loading import LoadedModel
-from service.engine.memory import Sizes
-from service.engine.tuning import Tuning, context_params
+from service.engine.planning.loading import LoadedModel
+from service.engine.planning.memory import Sizes
+from service.engine.planning.tuning import Tuning, context_params
 from service.settings import EngineSettings
 
 Option = TypeVar("Option", bound=Hashable)

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from service.domain.errors import ModelFileError
 from service.domain.model import Mode, ModelInfo
-from service.engine import calibrate, library
+from service.engine import library
 from service.engine.batch import Batch
-from service.engine.loading import LoadedModel, load_weights, metadata
+from service.engine.planning import calibrate
+from service.engine.planning.loading import LoadedModel, load_weights, metadata
 from service.engine.runner import DecodeAborted, RunnerError
 from service.engine.vocabulary import Vocabulary
 from service.settings import EmbedSettings, EngineSettings, VectorSettings

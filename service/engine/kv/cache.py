@@ -8,12 +8,12 @@ from pathlib import Path
 
 from service import log
 from service.domain.chat import Prompt
-from service.engine.archive import Archive, read_salt
-from service.engine.machine import available_memory
-from service.engine.parking import Parked, Parking
-from service.engine.prefix import Prefix
+from service.engine.kv.archive import Archive, read_salt
+from service.engine.kv.parking import Parked, Parking
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.transcripts import Splice, Transcript, Transcripts
+from service.engine.planning.machine import available_memory
 from service.engine.runner import ModelRunner
-from service.engine.transcripts import Splice, Transcript, Transcripts
 from service.settings import EngineSettings
 
 # Of the memory that is left once the model is loaded, where the operator does not say.

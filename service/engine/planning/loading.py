@@ -10,10 +10,11 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 
 from service.domain.errors import ModelFileError
-from service.engine import backends, library, machine
-from service.engine.dry_run import dry_run
-from service.engine.memory import MemoryPlan, Sizes, Wish, plan_memory, wish_of
-from service.engine.tuning import Tuning, context_params, model_params
+from service.engine import library
+from service.engine.planning import backends, machine
+from service.engine.planning.dry_run import dry_run
+from service.engine.planning.memory import MemoryPlan, Sizes, Wish, plan_memory, wish_of
+from service.engine.planning.tuning import Tuning, context_params, model_params
 from service.settings import EngineSettings
 
 

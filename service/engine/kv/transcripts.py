@@ -16,7 +16,7 @@ from itertools import pairwise, zip_longest
 import numpy as np
 
 from service.domain.chat import Prompt, PromptPiece
-from service.engine.prefix import TokenArray
+from service.engine.kv.prefix import TokenArray
 from service.engine.runner import Spelling
 
 # Conversations that are remembered as text; some ten kilobytes each.

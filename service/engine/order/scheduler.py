@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from service.domain.errors import QueueFull
-from service.engine.cost import CostModel
-from service.engine.fairness import WRITTEN_TOKEN, Shares, Waiting
+from service.engine.kv.slots import Placement, Slot, Slots
+from service.engine.order.cost import CostModel
+from service.engine.order.fairness import WRITTEN_TOKEN, Shares, Waiting
 from service.engine.runner import DecodeRow
 from service.engine.sequence import Key, Sequence
-from service.engine.slots import Placement, Slot, Slots
 
 # So much of the queue no single key may take.
 _ROOM_FOR_OTHERS = 0.25

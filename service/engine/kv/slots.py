@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.engine.parking import Parked, Parking
-from service.engine.prefix import Prefix, TokenArray
-from service.engine.transcripts import Transcript
+from service.engine.kv.parking import Parked, Parking
+from service.engine.kv.prefix import Prefix, TokenArray
+from service.engine.kv.transcripts import Transcript
 
 # A fork copies a whole lane: about what reading this many tokens costs.
 FORK_TOKENS = 8

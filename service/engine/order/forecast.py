@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from service.engine import reading_order
-from service.engine.scheduler import Scheduler
+from service.engine.order import reading_order
+from service.engine.order.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
 # An answer that is longer than most will take that share of their time still, or so.

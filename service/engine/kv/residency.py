@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 from service import log
-from service.engine.cache import Cache
-from service.engine.cost import CostModel
 from service.engine.gauges import Gauges
-from service.engine.parking import MIN_TOKENS, Parked
-from service.engine.prefix import Prefix
+from service.engine.kv.cache import Cache
+from service.engine.kv.parking import MIN_TOKENS, Parked
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.slots import Placement, Slot, Slots
+from service.engine.kv.transcripts import Transcript
+from service.engine.order.cost import CostModel
 from service.engine.runner import ModelRunner
 from service.engine.sequence import Sequence
-from service.engine.slots import Placement, Slot, Slots
-from service.engine.transcripts import Transcript
 
 # What copying a byte of memory takes until it has been measured.
 _ASSUMED_SECONDS_PER_BYTE = 1e-9

@@ -10,12 +10,13 @@ from typing import Any
 
 import llama_cpp.llama_cpp as llama
 
-from service.engine import backends, calibrate, library, machine
-from service.engine.calibrate import Calibration
-from service.engine.loading import LoadedModel, load_model, open_context, plan_for
-from service.engine.memory import MemoryPlan, Sizes, Wish
-from service.engine.records import Records
-from service.engine.tuning import Tuning
+from service.engine import library
+from service.engine.planning import backends, calibrate, machine
+from service.engine.planning.calibrate import Calibration
+from service.engine.planning.loading import LoadedModel, load_model, open_context, plan_for
+from service.engine.planning.memory import MemoryPlan, Sizes, Wish
+from service.engine.planning.records import Records
+from service.engine.planning.tuning import Tuning
 from service.log import get_logger
 from service.settings import EngineSettings
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.errors import ModelFileError
-from service.engine import library, machine
+from service.engine import library
+from service.engine.planning import machine
 from service.log import get_logger
 from service.settings import EngineSettings
 

@@ -24,10 +24,10 @@ import numpy as np
 
 from service import log, metrics
 from service.domain.chat import PromptPiece
-from service.engine.parking import MIN_TOKENS, Parked
-from service.engine.prefix import Prefix
-from service.engine.tier import Tier
-from service.engine.transcripts import Transcript
+from service.engine.kv.parking import MIN_TOKENS, Parked
+from service.engine.kv.prefix import Prefix
+from service.engine.kv.tier import Tier
+from service.engine.kv.transcripts import Transcript
 
 # A conversation to which nobody has come back for so long is forgotten.
 KEEP_SECONDS = 24 * 3600.0

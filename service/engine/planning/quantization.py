@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.errors import ModelFileError
-from service.engine.loading import LoadedModel, load_weights
-from service.engine.probe import Probe, race
-from service.engine.tuning import Tuning
+from service.engine.planning.loading import LoadedModel, load_weights
+from service.engine.planning.probe import Probe, race
+from service.engine.planning.tuning import Tuning
 from service.settings import EngineSettings
 
 TimeOf = Callable[[Probe, int, int], float]

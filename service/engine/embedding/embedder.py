@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from service import log, metrics
 from service.domain.errors import EngineUnavailable, GenerationFailed, ServiceError
 from service.domain.model import Mode, ModelInfo
+from service.engine.embedding.turns import Asked, Turn, Turns
 from service.engine.inbox import Drain, Outbox, refusal
 from service.engine.runner import DecodeAborted, RunnerError
 from service.engine.sequence import Key
-from service.engine.turns import Asked, Turn, Turns
 from service.ipc.messages import Embedded, Ranked
 
 EXIT_DRAINED = 0

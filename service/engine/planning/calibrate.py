@@ -18,11 +18,11 @@ from functools import partial
 
 import llama_cpp.llama_cpp as llama
 
-from service.engine import backends, machine, quantization
-from service.engine.loading import LoadedModel
-from service.engine.memory import CELL_MULTIPLE, Sizes
-from service.engine.probe import Option, Probe, pick, race
-from service.engine.tuning import MAX_UBATCH, TINY_WEIGHT_BYTES, Tuning
+from service.engine.planning import backends, machine, quantization
+from service.engine.planning.loading import LoadedModel
+from service.engine.planning.memory import CELL_MULTIPLE, Sizes
+from service.engine.planning.probe import Option, Probe, pick, race
+from service.engine.planning.tuning import MAX_UBATCH, TINY_WEIGHT_BYTES, Tuning
 from service.log import get_logger
 from service.settings import EngineSettings
 

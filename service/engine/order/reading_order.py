@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.engine.cost import SMALL_CALL_ROWS, CostModel
-from service.engine.scheduler import Scheduler
+from service.engine.order.cost import SMALL_CALL_ROWS, CostModel
+from service.engine.order.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
 # What each further slot of a key counts, in tokens that it has had.

@@ -7,7 +7,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as llama
 
-from service.engine.memory import Sizes
+from service.engine.planning.memory import Sizes
 from service.settings import EngineSettings
 
 MAX_UBATCH = 512

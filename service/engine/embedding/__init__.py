@@ -1,0 +1,1 @@
+"""Engines that turn texts into vectors, or into scores."""

@@ -1,0 +1,1 @@
+"""The key-value cache: what the slots hold, what waits in memory and on disk, for whom."""

@@ -1,0 +1,1 @@
+"""How a model is fitted to this machine: measured, planned, loaded, remembered."""
