@@ -11,6 +11,7 @@ from typing import Any
 
 from service.domain.constraint import Constraint
 from service.domain.errors import InvalidRequest
+from service.domain.pictures import Picture, refuse_stray_marks
 from service.domain.sampling import Sampling
 
 MAX_STOP_STRINGS = 16
@@ -90,13 +91,17 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat. A tool's answer names its call in `tool_call_id`."""
+    """One message of a chat. A tool's answer names its call in `tool_call_id`.
+
+    `content` has a mark for each of its `pictures`, in their order.
+    """
 
     role: Role
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str = ""
+    pictures: tuple[Picture, ...] = ()
 
 
 class ToolMode(StrEnum):
@@ -159,6 +164,14 @@ class ChatRequest:
             raise InvalidRequest("messages is empty; send at least one.", param="messages")
         _check_limits(self.max_tokens, self.stop, self.logprobs)
         self._check_tools()
+        if self.pictures:
+            for message in self.messages:
+                refuse_stray_marks(message.content, len(message.pictures))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Those of all messages, in their order."""
+        return tuple(picture for message in self.messages for picture in message.pictures)
 
     @property
     def callable_tools(self) -> tuple[Tool, ...]:
@@ -242,11 +255,13 @@ class PromptPiece:
     """A stretch of rendered prompt.
 
     Only in a `trusted` piece, which comes from the chat template, may the spelling of a control
-    token become that token; text from people and tools is never trusted.
+    token become that token; text from people and tools is never trusted. A piece with a `picture`
+    (the digest of its bytes) has no text: the picture stands there.
     """
 
     text: str
     trusted: bool
+    picture: str = ""
 
 
 Prompt = tuple[PromptPiece, ...]

@@ -25,7 +25,7 @@ class ModelInfo:
     file's modification time in Unix seconds. With `mode` other than chat, `context_length` is the
     longest input, and `vector_length` how many numbers become of one. `infill_tokens` are the
     spellings that stand before what is before a gap, before what is after it, and before what
-    fills it.
+    fills it. `sees` says that it can be shown pictures.
     """
 
     name: str
@@ -46,3 +46,4 @@ class ModelInfo:
     mode: Mode = Mode.CHAT
     vector_length: int = 0
     infill_tokens: tuple[str, str, str] | None = None
+    sees: bool = False

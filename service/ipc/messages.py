@@ -17,7 +17,7 @@ from service.domain.events import FinishReason, Timings, TokenLogprob, Usage
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -35,7 +35,8 @@ class Submit(Frame, tag="submit", frozen=True):
     tokens, that text is written for it; there is a thought if it begins with `reasoning_start`, or
     if the prompt does (then that is empty). `shown_tokens` are control tokens whose spelling is
     part of the text. `constraint`, `logprobs` and the deadlines are those of
-    `ChatRequest`.
+    `ChatRequest`. `pictures` are the files that the prompt's picture pieces stand for, in their
+    order.
     """
 
     id: int
@@ -57,6 +58,7 @@ class Submit(Frame, tag="submit", frozen=True):
     reasoning_end: str = ""
     reasoning_start: str = ""
     shown_tokens: tuple[str, ...] = ()
+    pictures: tuple[bytes, ...] = ()
 
 
 class Cancel(Frame, tag="cancel", frozen=True):
@@ -66,10 +68,11 @@ class Cancel(Frame, tag="cancel", frozen=True):
 
 
 class CountTokens(Frame, tag="count", frozen=True):
-    """Tokenize `prompt` as `Submit` would, and answer with `Counted`."""
+    """Tokenize `prompt`, with its `pictures`, as `Submit` would, and answer with `Counted`."""
 
     id: int
     prompt: tuple[PromptPiece, ...]
+    pictures: tuple[bytes, ...] = ()
 
 
 class Embed(Frame, tag="embed", frozen=True):
