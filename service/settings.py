@@ -11,15 +11,57 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dotenv import load_dotenv
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings.exceptions import SettingsError
 
 from service.domain.errors import ConfigurationError
 from service.older_names import OLDER_NAMES, to_value
+from service.secret_files import CREDENTIALS, SUFFIX, files_of, read_secrets
+from service.setting_groups import (
+    ApiSettings,
+    AuthSettings,
+    ChatSettings,
+    EmbedSettings,
+    EngineSettings,
+    Group,
+    LogSettings,
+    ModelSettings,
+    PictureSettings,
+    RerankSettings,
+    StoreSettings,
+    VectorSettings,
+    is_secret,
+)
+
+__all__ = [
+    "PREFIX",
+    "ApiSettings",
+    "AuthSettings",
+    "ChatSettings",
+    "EmbedSettings",
+    "EngineSettings",
+    "Group",
+    "LogSettings",
+    "ModelSettings",
+    "PictureSettings",
+    "RerankSettings",
+    "Settings",
+    "StoreSettings",
+    "VectorSettings",
+    "child_environment",
+    "load_settings",
+    "read_dotenv",
+    "to_environment",
+]
 
 PREFIX = "PARLEY_"
 
@@ -27,199 +69,6 @@ PREFIX = "PARLEY_"
 # busy processes a step took 1.6 s instead of 0.2 s; on a quiet machine no difference was seen
 # (two threads on two cores, a model of half a billion parameters).
 _SPIN_COUNT = "10000"
-
-
-class Group(BaseModel):
-    """A narrow part of the table; unknown names are mistakes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ApiSettings(Group):
-    """How HTTP is served."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
-    unix_socket: Path | None = Field(
-        None, description="Listen on this unix socket instead, behind a proxy."
-    )
-    workers: int = Field(2, ge=1, le=64, description="Number of HTTP worker processes.")
-    max_body_bytes: int = Field(
-        4 * 1024 * 1024, ge=1024, description="Largest request body that is read."
-    )
-    cors_origins: str = Field(
-        "",
-        description="Other sites whose pages may ask, as https://a.example https://b.example; "
-        "* lets all. Such pages need an access token wherever others do.",
-    )
-    keepalive_comment_seconds: float = Field(
-        10.0, gt=0, description="Silence on a stream after which a comment is sent."
-    )
-
-
-class ModelSettings(Group):
-    """Which model is served."""
-
-    name: str = Field(
-        "qwen2.5-0.5b-instruct",
-        description="A catalogue name, REPO:FILE on the model hub, or a path to a GGUF file.",
-    )
-    served_name: str | None = Field(
-        None,
-        pattern=r"^[\w.:/-]{1,200}$",
-        description="What clients see the model called; unset means its own name.",
-    )
-    stand_in: str | None = Field(
-        None, description="A model to serve while the configured one is being fetched."
-    )
-    offline: bool = Field(False, description="Never contact the model hub.")
-    switch_grace_seconds: float = Field(
-        600,
-        ge=0,
-        description="How long answers of a model may go on after another one has taken over.",
-    )
-
-
-class EngineSettings(Group):
-    """How the model runs."""
-
-    slots: int = Field(8, ge=1, le=256, description="Conversations that can generate at once.")
-    context_length: int = Field(
-        4096, ge=256, description="Tokens per conversation, bounded by what the model allows."
-    )
-    batch_tokens: int = Field(512, ge=32, le=65536, description="Most tokens read in one call.")
-    threads: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="Compute threads; 0: all usable cores, or one for a model under 64 MB.",
-    )
-    gpu_layers: int = Field(-1, ge=-1, description="Layers on the GPU; -1 takes all that fit.")
-    gpu_split: Literal["none", "layer", "row"] = Field(
-        "layer", description="How several GPUs share a model: one alone, by layers, or by rows."
-    )
-    main_gpu: int = Field(
-        0, ge=0, description="The GPU for a model that is not shared, counted from 0."
-    )
-    speculation: bool = Field(
-        True, description="Guess what comes next and check it at once, where that is quicker."
-    )
-    blas: Literal["auto", "on", "off"] = Field(
-        "auto", description="OpenBLAS for long prompts: measured at start-up, or forced."
-    )
-    max_waiting: int = Field(64, ge=0, description="Requests that may wait for a slot.")
-    max_prompt_bytes: int = Field(
-        1024 * 1024, ge=1024, description="Longest prompt text that is tokenized."
-    )
-    inter_token_target_seconds: float = Field(
-        0.25, gt=0, description="Gap between tokens that a prompt being read may cause."
-    )
-    parked_bytes: int | None = Field(
-        None, ge=0, description="Memory for parked conversations; unset: a quarter of what is free."
-    )
-    archived_bytes: int = Field(
-        2 * 1024**3, ge=0, description="Disk, in the state directory, for parked conversations."
-    )
-    load_timeout_seconds: float = Field(
-        900, gt=0, description="A model that takes longer than this to load has failed."
-    )
-    stall_seconds: float = Field(
-        60, gt=0, description="A decode step that takes longer than this is a hang."
-    )
-
-
-class VectorSettings(Group):
-    """How a model runs that reads whole inputs at once."""
-
-    model: str | None = Field(
-        None, description="A catalogue name, REPO:FILE on the model hub, or a path; unset: none."
-    )
-    context_length: int = Field(
-        2048,
-        ge=16,
-        le=65536,
-        description="Tokens of the longest input, bounded by what the model allows.",
-    )
-    batch_tokens: int = Field(
-        512, ge=16, le=65536, description="Inputs are read together up to so many tokens."
-    )
-    max_waiting: int = Field(64, ge=0, description="Requests that may wait for the model.")
-    max_inputs: int = Field(2048, ge=1, description="Most inputs or documents in one request.")
-
-
-class EmbedSettings(VectorSettings):
-    """The model that turns texts into vectors."""
-
-    pooling: Literal["auto", "mean", "cls", "last"] = Field(
-        "auto", description="How a text becomes one vector; auto: as the model says."
-    )
-
-
-class RerankSettings(VectorSettings):
-    """The model that judges documents."""
-
-
-class ChatSettings(Group):
-    """What a chat is, where the client does not say."""
-
-    system_prompt: str = Field(
-        "You are a helpful assistant. Provide clear, concise, and accurate answers.",
-        description="System prompt of the native routes.",
-    )
-    thinking: bool = Field(False, description="Let a reasoning model think unless told not to.")
-    aliases: str = Field(
-        "",
-        description="Other names for the served model, with wildcards: `gpt-*, claude-*`.",
-    )
-    max_messages: int = Field(4096, ge=1, description="Most messages in one request.")
-    max_choices: int = Field(
-        8, ge=1, le=64, description="Most answers to one request (`n`) that a client may ask for."
-    )
-    max_tokens: int = Field(
-        0, ge=0, description="Most tokens of any answer; 0: as many as the context holds."
-    )
-    max_exchanges: int = Field(
-        50, ge=0, description="Most exchanges that the /api/v1 routes tell the model again."
-    )
-
-
-class StoreSettings(Group):
-    """Where conversations are kept."""
-
-    url: str | None = Field(
-        None, description="SQLAlchemy URL; unset means parley.sqlite in the state directory."
-    )
-    keep_days: float = Field(
-        0, ge=0, description="Conversations unused for longer are forgotten; 0 keeps all."
-    )
-
-
-class AuthSettings(Group):
-    """Who is let in."""
-
-    allow_anonymous: bool = Field(
-        False,
-        description="Answer everybody who can connect, from anywhere, as long as there is no "
-        "access token.",
-    )
-    anonymous_requests_per_minute: int = Field(
-        0, ge=0, description="Of each address, where no access token is needed; 0: no limit."
-    )
-    anonymous_tokens_per_minute: int = Field(
-        0, ge=0, description="Of all who come without an access token together; 0: no limit."
-    )
-    anonymous_streams: int = Field(
-        0, ge=0, description="Answers at once for all without an access token; 0: no limit."
-    )
-
-
-class LogSettings(Group):
-    """What is logged, and how it looks."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
-    format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: readable on a terminal, JSON elsewhere."
-    )
 
 
 def _default_state_dir() -> Path:
@@ -252,9 +101,30 @@ class Settings(BaseSettings):
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     rerank: RerankSettings = Field(default_factory=RerankSettings)
     chat: ChatSettings = Field(default_factory=ChatSettings)
+    pictures: PictureSettings = Field(default_factory=PictureSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, with what lies in files as if it stood there. Raises
+        `ConfigurationError`."""
+        if isinstance(env_settings, EnvSettingsSource):
+            files = {f"{variable}{SUFFIX}".lower() for variable in _secrets()}
+            secrets = read_secrets(os.environ, _secrets())
+            env_settings.env_vars = {
+                **{name: text for name, text in env_settings.env_vars.items() if name not in files},
+                **{variable.lower(): secret for variable, secret in secrets.items()},
+            }
+        return init_settings, env_settings
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -321,7 +191,15 @@ def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     }
     if "OMP_WAIT_POLICY" not in kept:
         kept.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
-    return {**kept, **to_environment(settings, only_given=True), **extra}
+    return {**kept, **_with_files(to_environment(settings, only_given=True)), **extra}
+
+
+def _with_files(variables: Mapping[str, str]) -> dict[str, str]:
+    """A secret that lies in a file stays there, and out of every child's environment."""
+    files = files_of(os.environ, _secrets())
+    folder = os.environ.get(CREDENTIALS, "")
+    named = {f"{v}{SUFFIX}": str(f) for v, f in files.items() if str(f.parent) != folder}
+    return {**{v: text for v, text in variables.items() if v not in files}, **named}
 
 
 def _to_text(value: object) -> str:
@@ -352,8 +230,19 @@ def _places() -> dict[str, tuple[str, str]]:
     }
 
 
+def _secrets() -> list[str]:
+    """The variables whose values nobody may see, and which may lie in files."""
+    groups = {name: info.annotation for name, info in Settings.model_fields.items()}
+    return [
+        variable
+        for variable, (group, name) in _places().items()
+        if is_secret(groups[group].model_fields[name])  # type: ignore[union-attr]  # a Group
+    ]
+
+
 def _refuse_unknown_variables() -> None:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | _places().keys()
+    known |= {f"{variable}{SUFFIX}" for variable in _secrets()}
     for variable in os.environ:
         upper = variable.upper()
         if upper.startswith(PREFIX) and "__" in upper and upper not in known:
@@ -369,4 +258,5 @@ def _first_sentence(error: ValidationError, sources: Mapping[tuple[str, str], st
         sources.get((place[0], place[-1]))
         or PREFIX + "__".join(str(part) for part in first["loc"]).upper()
     )
-    return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."
+    shown = "" if key in _secrets() else f"={first['input']!r}"
+    return f"{key}{shown} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -13,10 +13,11 @@ import click
 from pydantic.fields import FieldInfo
 
 from service.cli.serve import make_plan
+from service.secret_files import SUFFIX
+from service.setting_groups import is_secret
 from service.settings import PREFIX, Group, Settings, load_settings, to_environment
 
-SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|API_KEY)$")
-URL_PASSWORD = re.compile(r"(://[^/:@\s]*:)[^@\s]*@")
+URL_PASSWORD = re.compile(r"(://[^/:@\s]*:)\S*@|([?&]\w*pass\w*=)[^&\s]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Setting:
     description: str
     default: str | None
     note: str = ""
+    is_secret: bool = False
 
 
 @click.group()
@@ -50,7 +52,7 @@ def show(as_json: bool) -> None:
       PARLEY_API__PORT=9000 parley config show | grep PORT
     """
     values = to_environment(load_settings())
-    table = {s.variable: _masked(s.variable, values.get(s.variable)) for s in known_settings()}
+    table = {s.variable: _masked(s, values.get(s.variable)) for s in known_settings()}
     if as_json:
         click.echo(json.dumps(table, indent=1))
         return
@@ -116,7 +118,10 @@ def _setting(variable: str, field: FieldInfo) -> Setting:
         home = str(Path.home())
         return Setting(variable, description, str(value).replace(home, "~", 1), " (by platform)")
     if field.default is None:
-        return Setting(variable, description, None, " (unset by default)")
+        note = " (unset by default)"
+        if is_secret(field):
+            note += f" A secret: {variable}{SUFFIX} names a file with it, instead."
+        return Setting(variable, description, None, note, is_secret(field))
     value = field.default
     text = json.dumps(value) if isinstance(value, bool | int | float) else str(value)
     return Setting(variable, description, text, _bounds(field))
@@ -137,7 +142,11 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if re.search(r"[\s#'$]", value) else value
 
 
-def _masked(variable: str, value: str | None) -> str | None:
-    if value is None:
-        return None
-    return "***" if SECRET.search(variable) else URL_PASSWORD.sub(r"\1***@", value)
+def _masked(setting: Setting, value: str | None) -> str | None:
+    if value is None or not setting.is_secret:
+        return value
+    return URL_PASSWORD.sub(_hidden, value) if "://" in value else "***"
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1]}***@" if found[1] else f"{found[2]}***"

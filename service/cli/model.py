@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from service.domain.amounts import amount
 from service.domain.errors import (
     Conflict,
     DownloadFailed,
@@ -83,7 +84,7 @@ def pull(name: str) -> None:
       parley model pull qwen2.5-0.5b-instruct
       HF_ENDPOINT=https://hub.example HF_TOKEN=... parley model pull ORG/REPO:FILE.gguf
     """
-    from service.models.download import fetch  # noqa: PLC0415  # slow to import
+    from service.models.download import Surroundings, fetch  # noqa: PLC0415  # slow to import
 
     settings = load_settings()
     models_dir = _models_dir(settings)
@@ -98,7 +99,8 @@ def pull(name: str) -> None:
             if total:
                 bar.update(1000 * done // total - bar.pos)
 
-        path = fetch(source, models_dir, show)
+        around = Surroundings(hub_token=settings.model.hub_token)
+        path = fetch(source, models_dir, show, around)
     check_model_file(path)
     click.echo(f"{source.name} is at {path}.")
 
@@ -268,9 +270,7 @@ def _to_adapter(text: str) -> Adapter:
 
 
 def _amount(size: int) -> str:
-    if not size:
-        return "?"
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    return amount(size) if size else "?"
 
 
 def _weigh(settings: Settings, path: Path, mode: Mode) -> dict[str, Any]:

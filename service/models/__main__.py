@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.domain.errors import ServiceError
-from service.models.download import fetch
+from service.models.download import Surroundings, fetch
 from service.models.registry import resolve
+from service.settings import load_settings
 
 REPORT_SECONDS = 0.2  # between two lines of progress
 
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = StatusLines(chosen.status_fd)
     try:
         models_dir = chosen.state_dir / "models"
-        path = fetch(resolve(chosen.name, models_dir), models_dir, lines.progress)
+        around = Surroundings(hub_token=load_settings().model.hub_token)
+        path = fetch(resolve(chosen.name, models_dir), models_dir, lines.progress, around)
         lines.write(event="done", path=str(path))
     except ServiceError as error:
         if chosen.status_fd == 1:  # else whoever reads the lines says it

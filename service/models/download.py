@@ -58,13 +58,14 @@ def _free_bytes(directory: Path) -> int:
 class Surroundings:
     """The hub and the machine around a download; the defaults are the real ones.
 
-    `endpoint`, `offline` and the access token follow the hub client's own variables
-    (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN). A hub that has not said within `patience_seconds`
-    where the file is counts as unreachable.
+    `endpoint`, `offline` and, where there is no `hub_token`, the access token follow the hub
+    client's own variables (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN). A hub that has not said within
+    `patience_seconds` where the file is counts as unreachable.
     """
 
     endpoint: str = field(default_factory=lambda: constants.ENDPOINT)
     offline: bool = field(default_factory=constants.is_offline_mode)
+    hub_token: str | None = field(default=None, repr=False)
     patience_seconds: float = 4.0
     free_bytes: Callable[[Path], int] = _free_bytes
     pause: Callable[[float], None] = time.sleep
@@ -152,7 +153,7 @@ def _metadata(url: str, around: Surroundings) -> HfFileMetadata:
 
     def ask() -> None:
         try:
-            outcome.set_result(get_hf_file_metadata(url, timeout=seconds, endpoint=around.endpoint))
+            outcome.set_result(_metadata_now(url, around))
         except (HTTPError, OSError, ValueError) as error:
             outcome.set_exception(error)
 
@@ -165,12 +166,18 @@ def _metadata(url: str, around: Surroundings) -> HfFileMetadata:
         raise TimeoutError(f"no answer within {seconds:g} s") from error
 
 
+def _metadata_now(url: str, around: Surroundings) -> HfFileMetadata:
+    return get_hf_file_metadata(
+        url, token=around.hub_token, timeout=around.patience_seconds, endpoint=around.endpoint
+    )
+
+
 def _refused(label: str, endpoint: str, error: HfHubHTTPError) -> DownloadFailed:
     status = error.response.status_code
     if status in (401, 403):
         return DownloadFailed(
             f"{endpoint} refuses {label} (HTTP {status}): it does not exist, or it needs an "
-            "access token that may read it; set HF_TOKEN."
+            "access token that may read it; set HF_TOKEN or PARLEY_MODEL__HUB_TOKEN_FILE."
         )
     if status == 404:
         return DownloadFailed(f"{label} does not exist on {endpoint}; check repository and file.")
@@ -207,7 +214,7 @@ def _fill(remote: RemoteFile, part: Path, on_progress: Progress, around: Surroun
     while True:
         done, cut = _size(part), None
         try:
-            _continue(remote, part, on_progress)
+            _continue(remote, part, on_progress, around.hub_token)
         except HfHubHTTPError as error:
             raise _refused(remote.label, around.endpoint, error) from error
         except HTTPError as error:
@@ -228,10 +235,10 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _continue(remote: RemoteFile, part: Path, on_progress: Progress) -> None:
+def _continue(remote: RemoteFile, part: Path, on_progress: Progress, hub_token: str | None) -> None:
     """Append to `part` what it lacks, from one response. Raises the HTTP client's errors."""
     done = _size(part)
-    headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
+    headers = build_hf_headers(token=hub_token, headers={"Accept-Encoding": "identity"})
     if done:
         headers["Range"] = f"bytes={done}-"
     with (

@@ -35,7 +35,7 @@ def test_systemd_accepts_the_unit_with_every_drop_in(tmp_path: Path) -> None:
     (tmp_path / "parley.service").write_text(text)
     folder = tmp_path / "parley.service.d"
     folder.mkdir()
-    for name in ("gpu.conf", "offline.conf"):
+    for name in ("gpu.conf", "offline.conf", "secrets.conf"):
         shutil.copy(DEPLOY / "systemd" / name, folder)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / "parley.service")],

@@ -163,6 +163,15 @@ def test_the_access_token_of_the_environment_opens_a_closed_repository(
     assert fetch(tiny(), tmp_path, around=around).read_bytes() == CONTENT
 
 
+def test_so_does_the_one_of_the_settings_which_may_lie_in_a_file(
+    tmp_path: Path, hub: LoopbackHub, around: Surroundings
+) -> None:
+    hub.token = "hf_secret"
+    given = replace(around, hub_token="hf_secret")
+    assert fetch(tiny(), tmp_path, around=given).read_bytes() == CONTENT
+    assert "hf_secret" not in repr(given)
+
+
 def test_something_that_is_no_hub_is_recognised(
     tmp_path: Path, hub: LoopbackHub, around: Surroundings
 ) -> None:
