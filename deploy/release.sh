@@ -25,16 +25,14 @@ python_packages() {
 wheel_is_cached() {
     found_python=$(find_python)
     [ -n "$found_python" ] || found_python=$(command -v python3) || return 1
-    keys=$(cd "$tree" && "$found_python" -B -E -s -c '
+    (cd "$tree" && "$found_python" -B -E -s -c '
+import sys
 from pathlib import Path
 from deploy.setup.environment import COMPILED
 from deploy.setup.locks import locked_package
-from deploy.setup.wheels import usable_keys
-print(*usable_keys(locked_package(Path("requirements.lock"), COMPILED)))' 2>/dev/null) || return 1
-    for key in $keys; do
-        [ ! -e "$cache/wheels/$key" ] && [ ! -e "$bundle/cache/wheels/$key" ] || return 0
-    done
-    return 1
+from deploy.setup.wheels import usable_wheel
+package = locked_package(Path("requirements.lock"), COMPILED)
+sys.exit(not any(usable_wheel(package, Path(cache)) for cache in sys.argv[1:]))' "$cache" "$bundle/cache" 2>/dev/null)
 }
 
 build_release() {

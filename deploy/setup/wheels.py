@@ -3,7 +3,8 @@
 llama.cpp is compiled for the processor it will run on (GGML_NATIVE), so a cached wheel is only good
 for the same processor, flags, Python and C library; all of these are in its key. A portable wheel
 has the kernels of every kind of processor in libraries of their own, and picks the best that runs
-when it is loaded: for images, and for machines that shall not compile.
+when it is loaded: for images, and for machines that shall not compile. It calls Python by no name,
+so that any will do, and runs with the C library that its libraries name, or a newer one.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,13 +70,32 @@ def wheel_key(package: Locked, processor_kind: str, cmake_args: str = CMAKE_ARGS
 
 
 def portable_key(package: Locked) -> str:
-    """Name the cache folder of the portable wheel."""
-    return wheel_key(package, f"any {platform.machine()}", PORTABLE_CMAKE_ARGS)
+    """Name the cache folder of the portable wheel, on which Python and C library have no say."""
+    facts = [package.version, *sorted(package.sha256), PORTABLE_CMAKE_ARGS]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return f"{package.version}-portable-{platform.machine()}-{digest[:12]}"
 
 
-def usable_keys(package: Locked) -> tuple[str, str]:
-    """Name the cache folders whose wheel runs here, the better one first."""
-    return wheel_key(package, processor()), portable_key(package)
+def needed_libc(wheel: Path) -> tuple[int, ...]:
+    """Return the newest version of the GNU C library that a library in the wheel asks for."""
+    found = {(0,)}
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if ".so" in Path(name).name:
+                named = re.findall(rb"\0GLIBC_([0-9.]+)(?=\0)", archive.read(name))
+                found |= {tuple(map(int, version.decode().split("."))) for version in named}
+    return max(found)
+
+
+def usable_wheel(package: Locked, cache: Path, libc: str = platform.libc_ver()[1]) -> Path | None:
+    """Return the compiled wheel in the cache that is best here: one made for this processor, else
+    the portable one where the C library is new enough for it."""
+    if wheel := cached_wheel(cache, wheel_key(package, processor())):
+        return wheel
+    wheel = cached_wheel(cache, portable_key(package))
+    if wheel is None or needed_libc(wheel) > tuple(int(part) for part in libc.split(".") if part):
+        return None
+    return wheel
 
 
 def cached_wheel(cache: Path, key: str) -> Path | None:
@@ -88,11 +110,11 @@ def provide_wheel(package: Locked, cache: Path, pip: Pip) -> Path:
     one another. Raises Failure when the sources cannot be fetched, do not have the locked hash, or
     do not compile.
     """
-    keys = usable_keys(package)
-    if wheel := _first_cached(cache, keys):
+    if wheel := usable_wheel(package, cache):
         return wheel
+    key = wheel_key(package, processor())
     with _alone(cache):
-        return _first_cached(cache, keys) or _build(package, cache, keys[0], pip, CMAKE_ARGS)
+        return usable_wheel(package, cache) or _build(package, cache, key, pip, CMAKE_ARGS)
 
 
 def provide_portable_wheel(package: Locked, cache: Path, pip: Pip) -> Path:
@@ -124,10 +146,6 @@ def provide_sources(package: Locked, cache: Path, pip: Pip) -> Path:
     if _sha256(archive) not in package.sha256:
         raise Failure(f"{archive} does not have the SHA-256 that the lock names; delete it.")
     return archive
-
-
-def _first_cached(cache: Path, keys: Iterable[str]) -> Path | None:
-    return next((wheel for key in keys if (wheel := cached_wheel(cache, key))), None)
 
 
 def _build(package: Locked, cache: Path, key: str, pip: Pip, cmake_args: str) -> Path:

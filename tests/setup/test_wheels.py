@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from deploy.setup.wheels import (
     PORTABLE_CMAKE_ARGS,
     cache_directory,
     cached_wheel,
+    needed_libc,
     portable_key,
     processor,
     provide_portable_wheel,
     provide_sources,
     provide_wheel,
-    usable_keys,
+    usable_wheel,
     wheel_key,
 )
 
@@ -129,19 +131,32 @@ def test_a_failed_compilation_shows_its_last_lines_and_leaves_nothing_cached(
     assert not list(cache.glob("scratch-*"))
 
 
+def put_wheel(cache: Path, key: str, *libraries: bytes) -> Path:
+    """Return a wheel in the cache that has these libraries."""
+    wheel = cache / "wheels" / key / "llama_cpp_python.whl"
+    wheel.parent.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for number, content in enumerate(libraries):
+            archive.writestr(f"llama_cpp/lib/lib{number}.so.0", content)
+    return wheel
+
+
 def test_a_portable_wheel_is_used_where_there_is_none_for_this_processor(tmp_path: Path) -> None:
-    native, portable = usable_keys(PACKAGE)
-    for key in (portable, native):
-        wheel = tmp_path / "wheels" / key / "llama_cpp_python.whl"
-        wheel.parent.mkdir(parents=True)
-        wheel.touch()
-        assert provide_wheel(PACKAGE, tmp_path, NO_PIP) == wheel
+    for key in (portable_key(PACKAGE), wheel_key(PACKAGE, processor())):
+        assert put_wheel(tmp_path, key) == provide_wheel(PACKAGE, tmp_path, NO_PIP)
+
+
+def test_a_portable_wheel_for_a_newer_c_library_is_not_used(tmp_path: Path) -> None:
+    libraries = (b"\0GLIBC_2.2.5\0GLIBC_2.34\0", b"\0GLIBC_2.4\0GLIBCXX_3.4.30\0")
+    wheel = put_wheel(tmp_path, portable_key(PACKAGE), *libraries)
+    assert needed_libc(wheel) == (2, 34)
+    assert usable_wheel(PACKAGE, tmp_path, libc="2.34") == wheel
+    assert usable_wheel(PACKAGE, tmp_path, libc="2.31") is None
+    assert usable_wheel(PACKAGE, tmp_path, libc="") is None
 
 
 def test_the_portable_wheel_is_kept_apart_and_compiled_once(tmp_path: Path) -> None:
-    wheel = tmp_path / "wheels" / portable_key(PACKAGE) / "llama_cpp_python.whl"
-    wheel.parent.mkdir(parents=True)
-    wheel.touch()
+    wheel = put_wheel(tmp_path, portable_key(PACKAGE))
     assert provide_portable_wheel(PACKAGE, tmp_path, NO_PIP) == wheel
     assert portable_key(PACKAGE) != wheel_key(PACKAGE, processor())
 
