@@ -1,10 +1,11 @@
 #!/bin/sh
-# machine.sh up|reboot|down|ssh: a throw-away machine on this one, to deploy to as to any other.
+# machine.sh up|reboot|down|ssh|base: a throw-away machine on this one, to deploy to as to any other.
 #
 # systemd-nspawn boots a real systemd with sshd in a network namespace of its own, on a copy-on-write
 # layer over a pristine base that debootstrap makes once. Needs root and: systemd-container debootstrap
 # openssh-client nftables iproute2. `up` prints the address; `ssh` prints the command that gets there.
-# MACHINE names it (9 letters at most, they become an interface's), MACHINE_SUBNET its network,
+# MACHINE names it (9 letters at most, they become an interface's), MACHINE_SUITE its distribution
+# (bookworm, trixie, jammy, noble), MACHINE_SUBNET its network, MACHINE_NET=none cuts it off from all others,
 # MACHINE_CA a bundle of certificates that it trusts as well, MACHINE_STATE where bases and disks lie.
 set -eu
 
@@ -61,19 +62,32 @@ leave_cgroups() {
 
 make_base() {
     [ ! -e "$base/.lab-complete" ] || return 0
-    # shellcheck disable=SC2016 # a name of apt's
-    mirror=${MACHINE_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep debian | grep -v security | head -n 1)}
+    packages=systemd,systemd-sysv,dbus,openssh-server,ca-certificates,curl,sudo,python3,iproute2,procps,kmod,libnss-systemd
+    components=main mirror=${MACHINE_MIRROR:-} script=''
+    case $suite in
+        jammy | noble)
+            # All of Ubuntu's releases are made by one script, which Debian has under its oldest name.
+            components=main,universe script=/usr/share/debootstrap/scripts/gutsy
+            [ -n "$mirror" ] || stop "MACHINE_MIRROR is not set; for $suite it has to name an archive of Ubuntu's"
+            ;;
+        *)
+            packages=$packages,python3-venv
+            # shellcheck disable=SC2016 # a name of apt's
+            [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep debian | grep -v security | head -n 1)
+            ;;
+    esac
     mkdir -p "$state"
     rm -rf "$base.tmp"
-    debootstrap --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,openssh-server,ca-certificates,curl,sudo,python3,python3-venv,iproute2,procps,kmod,libnss-systemd \
-        "$suite" "$base.tmp" "$mirror" >"$state/debootstrap.log" 2>&1 ||
-        { tail -n 20 "$state/debootstrap.log" >&2; stop "debootstrap failed"; }
-    {
-        echo "deb $mirror $suite main"
-        echo "deb $mirror $suite-updates main"
-        echo "deb ${mirror%/debian}/debian-security $suite-security main"
-    } >"$base.tmp/etc/apt/sources.list"
+    # shellcheck disable=SC2086 # a script or none
+    debootstrap --variant=minbase --components=$components --include=$packages "$suite" "$base.tmp" "$mirror" $script \
+        >"$state/debootstrap-$suite.log" 2>&1 ||
+        { tail -n 20 "$state/debootstrap-$suite.log" >&2; stop "debootstrap failed"; }
+    mirror=$(awk '$1 == "deb" { print $2; exit }' "$base.tmp/etc/apt/sources.list")
+    security=$mirror
+    case $suite in jammy | noble) ;; *) security=${mirror%/debian}/debian-security ;; esac
+    for pocket in "$mirror $suite" "$mirror $suite-updates" "$security $suite-security"; do
+        echo "deb $pocket $(echo "$components" | tr , ' ')"
+    done >"$base.tmp/etc/apt/sources.list"
     rm -f "$base.tmp"/etc/ssh/ssh_host_* "$base.tmp"/var/cache/apt/archives/*.deb
     : >"$base.tmp/etc/machine-id"
     touch "$base.tmp/.lab-complete"
@@ -93,7 +107,8 @@ make_disk() {
     for unit in systemd-networkd-wait-online.service systemd-timesyncd.service systemd-resolved.service console-getty.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
     done
-    cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+    rm -f "$root/etc/resolv.conf"
+    [ "${MACHINE_NET:-}" = none ] || cp -L /etc/resolv.conf "$root/etc/resolv.conf"
     [ -z "${MACHINE_CA:-}" ] || cp -L "$MACHINE_CA" "$root/etc/ssl/certs/ca-certificates.crt"
     # nspawn mounts the controllers of cgroup v1 read-only, and systemd decides once which it may use.
     {
@@ -116,6 +131,8 @@ connect() {
     ip -n "lab-$name" addr add "$address/30" dev host0
     ip -n "lab-$name" link set host0 up
     ip -n "lab-$name" link set lo up
+    # Without a route out and without a name server: a machine in a cellar.
+    [ "${MACHINE_NET:-}" != none ] || return 0
     ip -n "lab-$name" route add default via "$subnet.1"
     sysctl -qw net.ipv4.ip_forward=1
     # A table of its own, removed as a whole.
@@ -191,5 +208,9 @@ case ${1:-} in
         rm -rf "$dir"
         ;;
     ssh) ssh_command ;;
-    *) stop "usage: machine.sh up | reboot | down | ssh" ;;
+    base)
+        make_base
+        echo "$base"
+        ;;
+    *) stop "usage: machine.sh up | reboot | down | ssh | base" ;;
 esac
