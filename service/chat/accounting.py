@@ -8,17 +8,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from service.auth.spending import Reservation, Spending
 from service.domain.access import Principal
 from service.domain.events import Usage
-from service.ipc.client import EngineClient, EngineStream, Job
-from service.ipc.messages import Accepted, Delta, Done, Queued
+from service.ipc.client import EngineClient, EngineStream
+from service.ipc.messages import Accepted, Delta, Done, Queued, Submit
 
 
 class Accounting(Protocol):
     """How a job gets to an engine."""
 
-    async def submit(self, client: EngineClient, job: Job, principal: Principal) -> EngineStream:
+    async def submit(self, client: EngineClient, job: Submit, principal: Principal) -> EngineStream:
         """As `EngineClient.submit`, within what the principal may spend."""
         ...
 
@@ -26,7 +28,7 @@ class Accounting(Protocol):
 class Unaccounted:
     """Nobody counts."""
 
-    async def submit(self, client: EngineClient, job: Job, principal: Principal) -> EngineStream:
+    async def submit(self, client: EngineClient, job: Submit, principal: Principal) -> EngineStream:
         return await client.submit(job)
 
 
@@ -36,7 +38,7 @@ class Accounts:
     def __init__(self, spending: Spending) -> None:
         self._spending = spending
 
-    async def submit(self, client: EngineClient, job: Job, principal: Principal) -> EngineStream:
+    async def submit(self, client: EngineClient, job: Submit, principal: Principal) -> EngineStream:
         model, limits = client.model.name, principal.limits
         max_tokens = self._spending.bound(principal, model, job.max_tokens)
         reservation = Reservation(None, max_tokens)
@@ -44,7 +46,9 @@ class Accounts:
             prompt_tokens = await client.count_tokens(job.prompt)
             room = max(1, client.model.context_length - prompt_tokens)
             reservation = await self._spending.reserve(principal, prompt_tokens, max_tokens, room)
-        allowed = replace(job, max_tokens=reservation.max_tokens, weight=limits.weight)
+        allowed = msgspec.structs.replace(
+            job, max_tokens=reservation.max_tokens, weight=limits.weight
+        )
         async with AsyncExitStack() as on_failure:
             if reservation.key is not None:
                 settle = partial(self._spending.settle, began=False)

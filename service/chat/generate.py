@@ -39,8 +39,8 @@ from service.domain.model import ModelInfo
 from service.formats.plain_text import PlainText
 from service.formats.prepared import AnswerParser, Prepared, prepare
 from service.formats.template import ChatTemplate
-from service.ipc.client import EngineClient, Engines, EngineStream, Job
-from service.ipc.messages import Done, Queued
+from service.ipc.client import EngineClient, Engines, EngineStream
+from service.ipc.messages import Done, Queued, Submit
 from service.settings import ChatSettings
 
 SPARE_TOKENS = 16
@@ -178,7 +178,8 @@ class Chat:
         """Like `start`, for a text without a template. All that is written is the answer."""
         await self.engines.bridged()
         client = self._serving(request.model)
-        job = Job(
+        job = Submit(
+            id=0,
             request_id=request.request_id,
             prompt=(PromptPiece(request.prompt, trusted=False),),
             sampling=request.sampling,
@@ -196,8 +197,8 @@ class Chat:
         not trained for it."""
         await self.engines.bridged()
         client = self._serving(request.model)
-        job = to_job(request, client.model, principal)
-        job = replace(job, max_tokens=self._allowed(job.max_tokens))
+        allowed = replace(request, max_tokens=self._allowed(request.max_tokens))
+        job = to_job(allowed, client.model, principal)
         stream = await self._accounting.submit(client, job, principal)
         return Generation(stream, client.model, PlainText(), request.stop)
 
@@ -246,7 +247,8 @@ class Chat:
         shared = self._shared.characters(
             request, prepared.prompt, template, thinking=self._thinks(request)
         )
-        job = Job(
+        job = Submit(
+            id=0,
             request_id=request.request_id,
             prompt=prepared.prompt,
             sampling=request.sampling,

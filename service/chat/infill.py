@@ -9,7 +9,7 @@ from service.domain.chat import MAX_STOP_LENGTH, MAX_STOP_STRINGS, Prompt, Promp
 from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
-from service.ipc.client import Job
+from service.ipc.messages import Submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,10 @@ class InfillRequest:
             )
 
 
-def to_job(request: InfillRequest, model: ModelInfo, principal: Principal) -> Job:
+def to_job(request: InfillRequest, model: ModelInfo, principal: Principal) -> Submit:
     """Raises `Unsupported` for a model that was not trained to fill in."""
-    return Job(
+    return Submit(
+        id=0,
         request_id=request.request_id,
         prompt=to_prompt(request, model),
         sampling=request.sampling,

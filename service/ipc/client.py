@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from service.domain.chat import Priority, Prompt
-from service.domain.constraint import Constraint
+from service.domain.chat import Prompt
 from service.domain.model import Mode, ModelInfo
-from service.domain.sampling import Sampling
 from service.ipc.asking import Question, ask
 from service.ipc.command import SwitchCommand, send_command
 from service.ipc.connection import Connection
@@ -32,30 +30,6 @@ SWITCH_SECONDS, MAX_WAITING = 60.0, 256
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What an engine is asked to generate, as in `Submit`; the client numbers it."""
-
-    request_id: str
-    prompt: Prompt
-    sampling: Sampling
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    cache_key: str = ""
-    shared_characters: int = 0
-    fair_key: str = ""
-    weight: float = 1.0
-    priority: Priority = Priority.INTERACTIVE
-    first_token_seconds: float | None = None
-    deadline_seconds: float | None = None
-    constraint: Constraint | None = None
-    logprobs: int | None = None
-    reasoning_budget: int | None = None
-    reasoning_end: str = ""
-    reasoning_start: str = ""
-    shown_tokens: tuple[str, ...] = ()
 
 
 class EngineStream(Protocol):
@@ -81,10 +55,13 @@ class EngineClient(Protocol):
     @property
     def model(self) -> ModelInfo: ...
 
-    async def submit(self, job: Job) -> EngineStream:
-        """Returns once the engine has accepted. Raises the engine's refusal as a `ServiceError`,
-        `EngineUnavailable` (with a time to retry) when there is no engine to ask. A job without a
-        token sent is resubmitted once if its engine dies."""
+    async def submit(self, job: Submit) -> EngineStream:
+        """Returns once the engine has accepted; the connection numbers the job.
+
+        Raises the engine's refusal as a `ServiceError`, `EngineUnavailable` (with a time to retry)
+        when there is no engine to ask. A job without a token sent is resubmitted once if its engine
+        dies.
+        """
         ...
 
     async def count_tokens(self, prompt: Prompt) -> int: ...
@@ -316,8 +293,8 @@ class ConnectedClient:
     def model(self) -> ModelInfo:
         return self._connection.model
 
-    async def submit(self, job: Job) -> EngineStream:
-        submission = Submission(self._engines, self._connection, to_submit(job))
+    async def submit(self, job: Submit) -> EngineStream:
+        submission = Submission(self._engines, self._connection, job)
         await submission.open()
         return submission
 
@@ -329,8 +306,3 @@ class ConnectedClient:
 
     async def ask(self, question: Question) -> list[AnswerFrame]:
         return await ask(self._engines, self._connection, question)
-
-
-def to_submit(job: Job) -> Submit:
-    """The frame of `job`; the connection gives it its number."""
-    return Submit(id=0, **{field.name: getattr(job, field.name) for field in fields(job)})

@@ -16,7 +16,7 @@ from service.api.dialects.native.frames import JsonFrames
 from service.api.streaming import EventStream
 from service.domain.errors import QueueFull
 from service.domain.events import Event, TextDelta
-from service.ipc.client import Job
+from service.ipc.messages import Submit
 from service.settings import ApiSettings
 from tests.api.running import listening, running_app
 from tests.fakes.engine import FakeEngine, FakeStream
@@ -229,7 +229,7 @@ class _SlowToAccept(FakeEngine):
 
     given_up = False
 
-    async def submit(self, job: Job) -> FakeStream:
+    async def submit(self, job: Submit) -> FakeStream:
         self.jobs.append(job)
         await self.changed()
         try:

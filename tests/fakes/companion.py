@@ -22,7 +22,7 @@ from service.domain.chat import Prompt
 from service.domain.errors import InvalidRequest, ServiceError, Unsupported
 from service.domain.model import Mode, ModelInfo
 from service.ipc.asking import Question
-from service.ipc.client import EngineStream, Job
+from service.ipc.client import EngineStream
 from service.ipc.inquiry import AnswerFrame
 from service.ipc.messages import (
     Counted,
@@ -33,6 +33,7 @@ from service.ipc.messages import (
     Embedded,
     Ranked,
     Rerank,
+    Submit,
     Tokenize,
     Tokenized,
 )
@@ -120,7 +121,7 @@ class FakeCompanion:
                 return [self._rerank(question)]
         return [FakeWords(self.model).answer(question)]
 
-    async def submit(self, job: Job) -> EngineStream:
+    async def submit(self, job: Submit) -> EngineStream:
         raise Unsupported(f"{self.model.name} runs to {self.model.mode}; it does nothing else.")
 
     async def count_tokens(self, prompt: Prompt) -> int:

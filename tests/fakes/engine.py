@@ -26,10 +26,10 @@ from service.domain.errors import ContextLengthExceeded, ServiceError
 from service.domain.events import Candidate, FinishReason, Timings, TokenLogprob, Usage
 from service.domain.model import Mode, ModelInfo
 from service.ipc.asking import Question
-from service.ipc.client import EngineClient, Job
+from service.ipc.client import EngineClient
 from service.ipc.command import SwitchCommand
 from service.ipc.inquiry import AnswerFrame
-from service.ipc.messages import Accepted, Delta, Done
+from service.ipc.messages import Accepted, Delta, Done, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import (
     EngineState,
@@ -86,7 +86,7 @@ class FakeStream:
     """One job's progress. Cancelled by `aclose` before its end."""
 
     engine: FakeEngine
-    job: Job
+    job: Submit
     accepted: Accepted
     pending: list[str]
     done: Done
@@ -142,9 +142,9 @@ class FakeEngine:
         self.default_answer = answer
         self.status = serving(model)
         self.paced = False
-        self.jobs: list[Job] = []
-        self.cancelled: list[Job] = []
-        self.refused: list[Job] = []
+        self.jobs: list[Submit] = []
+        self.cancelled: list[Submit] = []
+        self.refused: list[Submit] = []
         self.running: list[FakeStream] = []
         self.closed = False
         self.companions: dict[Mode, FakeCompanion] = {}
@@ -218,7 +218,7 @@ class FakeEngine:
     async def settled(self, seconds: float = 2.0) -> None:
         """At once: there is nobody to wait for."""
 
-    async def submit(self, job: Job) -> FakeStream:
+    async def submit(self, job: Submit) -> FakeStream:
         if self._refusals:
             self.refused.append(job)
             raise self._refusals.pop(0)
@@ -261,7 +261,7 @@ class FakeEngine:
     async def aclose(self) -> None:
         self.closed = True
 
-    def _create_stream(self, job: Job, prompt_tokens: int) -> FakeStream:
+    def _create_stream(self, job: Submit, prompt_tokens: int) -> FakeStream:
         text = self._answers.pop(0) if self._answers else self.default_answer
         reason, stop_sequence = FinishReason.STOP, None
         found = [(text.find(stop), stop) for stop in job.stop if stop in text]

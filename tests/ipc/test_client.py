@@ -13,7 +13,7 @@ from service.domain.chat import PromptPiece
 from service.domain.errors import Conflict, ContextLengthExceeded, EngineUnavailable, QueueFull
 from service.domain.events import FinishReason
 from service.domain.sampling import Sampling
-from service.ipc.client import ConnectedEngines, EngineStream, Job, connect_engines
+from service.ipc.client import ConnectedEngines, EngineStream, connect_engines
 from service.ipc.command import SwitchCommand, accepted_line, refused_line, send_command
 from service.ipc.messages import Cancel, Counted, CountTokens, Delta, Done, Queued, Refused, Submit
 from service.ipc.status import (
@@ -27,7 +27,7 @@ from service.ipc.status import (
 from tests.fakes.engine import FAKE_MODEL
 from tests.ipc.peers import CommandPeer, EnginePeer, SupervisorPeer, serving
 
-JOB = Job("req-1", (PromptPiece("Hi", trusted=True),), Sampling(temperature=0), max_tokens=5)
+JOB = Submit(0, "req-1", (PromptPiece("Hi", trusted=True),), Sampling(temperature=0), max_tokens=5)
 
 
 @pytest.fixture

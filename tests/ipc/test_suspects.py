@@ -9,18 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as renewed
 
 from service.domain.chat import PromptPiece
 from service.domain.errors import PoisonousRequest
 from service.domain.sampling import Sampling
-from service.ipc.client import ConnectedEngines, EngineStream, Job, connect_engines, to_submit
+from service.ipc.client import ConnectedEngines, EngineStream, connect_engines
 from service.ipc.messages import Done, Submit
 from service.ipc.status import EngineState
 from service.ipc.suspects import DIRECTORY, MEMORY_SECONDS, Suspects, digest_of
 from tests.ipc.peers import EnginePeer, SupervisorPeer, serving
 
-BAD = Job("req-1", (PromptPiece("Crash!", trusted=True),), Sampling(), cache_key="eve")
-GOOD = replace(BAD, request_id="req-2", prompt=(PromptPiece("Hi", trusted=True),))
+BAD = Submit(0, "req-1", (PromptPiece("Crash!", trusted=True),), Sampling(), cache_key="eve")
+GOOD = renewed(BAD, request_id="req-2", prompt=(PromptPiece("Hi", trusted=True),))
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ async def service(tmp_path: Path, supervisor: SupervisorPeer) -> AsyncIterator[S
     made.engine.die()
 
 
-async def accepted(service: Service, worker: ConnectedEngines, job: Job) -> EngineStream:
+async def accepted(service: Service, worker: ConnectedEngines, job: Submit) -> EngineStream:
     submitting = asyncio.create_task(worker.current().submit(job))
     await service.engine.accept()
     return await submitting
@@ -96,13 +97,13 @@ async def test_a_request_that_was_there_at_two_crashes_is_refused(service: Servi
     done = await reading
     assert (done.error_code, "died 2 times" in done.error_message) == ("poisonous_request", True)
     with pytest.raises(PoisonousRequest):
-        await worker.current().submit(replace(BAD, request_id="req-9"))
+        await worker.current().submit(renewed(BAD, request_id="req-9"))
     assert service.engine.received.empty()
     other = await service.worker()
     with pytest.raises(PoisonousRequest):
         await other.current().submit(BAD)
     await accepted(service, worker, GOOD)
-    await accepted(service, worker, replace(BAD, cache_key="alice"))
+    await accepted(service, worker, renewed(BAD, cache_key="alice"))
     await worker.aclose()
     await other.aclose()
 
@@ -140,7 +141,7 @@ async def test_suspects_are_tried_one_at_a_time_so_that_the_innocent_are_found_o
     service: Service,
 ) -> None:
     worker = await service.begin()
-    jobs = [BAD, *(replace(GOOD, cache_key=name) for name in ("alice", "bob", "carol"))]
+    jobs = [BAD, *(renewed(GOOD, cache_key=name) for name in ("alice", "bob", "carol"))]
     streams = [await accepted(service, worker, job) for job in jobs]
     readings = [asyncio.create_task(last_word(stream)) for stream in streams]
     await service.crash(worker)
@@ -188,7 +189,7 @@ async def test_an_engine_that_left_as_it_was_told_to_is_no_crash(service: Servic
 def test_a_crash_is_forgotten_after_a_while(tmp_path: Path) -> None:
     now = [1000.0]
     suspects = Suspects(tmp_path, clock=lambda: now[0])
-    submit = to_submit(BAD)
+    submit = BAD
     for engine_id in (1, 2):
         mark = tmp_path / f"{digest_of(submit)}.{engine_id}"
         mark.touch()
@@ -200,12 +201,12 @@ def test_a_crash_is_forgotten_after_a_while(tmp_path: Path) -> None:
 
 
 def test_the_same_request_has_the_same_digest_whenever_it_is_asked() -> None:
-    again = replace(BAD, request_id="req-77", deadline_seconds=3.0)
-    assert digest_of(to_submit(BAD)) == digest_of(to_submit(again))
+    again = renewed(BAD, request_id="req-77", deadline_seconds=3.0)
+    assert digest_of(BAD) == digest_of(again)
     for other in (
-        replace(BAD, cache_key="alice"),
-        replace(BAD, sampling=Sampling(temperature=0.1)),
-        replace(BAD, max_tokens=3),
+        renewed(BAD, cache_key="alice"),
+        renewed(BAD, sampling=Sampling(temperature=0.1)),
+        renewed(BAD, max_tokens=3),
         GOOD,
     ):
-        assert digest_of(to_submit(BAD)) != digest_of(to_submit(other))
+        assert digest_of(BAD) != digest_of(other)
