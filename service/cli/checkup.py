@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from service.domain.amounts import amount
 from service.domain.errors import ServiceError
 from service.models.gguf import check_model_file
 from service.models.registry import resolve
@@ -68,7 +69,7 @@ def _model(settings: Settings) -> Finding:
         check_model_file(path)
     except ServiceError as error:
         return Finding("model", Verdict.WRONG, error.message, "parley model list")
-    return Finding("model", Verdict.FINE, f"{source.name}, {_gib(path.stat().st_size)}")
+    return Finding("model", Verdict.FINE, f"{source.name}, {amount(path.stat().st_size)}")
 
 
 def _memory(settings: Settings) -> Finding:
@@ -78,11 +79,11 @@ def _memory(settings: Settings) -> Finding:
         path = resolve(settings.model.name, models_dir).local_path(models_dir)
         needed = path.stat().st_size
     except (ServiceError, OSError):
-        return Finding("memory", Verdict.NOTE, f"{_gib(available)} available")
+        return Finding("memory", Verdict.NOTE, f"{amount(available)} available")
     if needed > available:
-        fact = f"the model alone takes {_gib(needed)}, and {_gib(available)} are available"
+        fact = f"the model alone takes {amount(needed)}, and {amount(available)} are available"
         return Finding("memory", Verdict.WRONG, fact, "parley model list, for a smaller one")
-    fact = f"{_gib(available)} available, the model takes {_gib(needed)} besides its context"
+    fact = f"{amount(available)} available, the model takes {amount(needed)} besides its context"
     return Finding("memory", Verdict.FINE, fact)
 
 
@@ -117,7 +118,7 @@ def _disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(existing).free
     verdict = Verdict.FINE if free >= _FEW_BYTES else Verdict.WRONG
     mend = "" if free >= _FEW_BYTES else f"make room, or set PARLEY_STATE_DIR (now {folder})"
-    return Finding("disk", verdict, f"{_gib(free)} free for {folder}", mend)
+    return Finding("disk", verdict, f"{amount(free)} free for {folder}", mend)
 
 
 def _store(settings: Settings) -> Finding:
@@ -253,7 +254,3 @@ def _cpu_flags() -> set[str]:
         if line.startswith("flags"):
             return set(line.partition(":")[2].split())
     return set()
-
-
-def _gib(size: int) -> str:
-    return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"

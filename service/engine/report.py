@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from service import log
+from service.domain.amounts import amount
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.engine import library
 from service.engine.planning import backends, calibrate
 from service.engine.planning.calibrate import Calibration
 from service.engine.planning.loading import load_model, plan_for, require_file
 from service.engine.planning.machine import processor
-from service.engine.planning.memory import amount
 from service.engine.planning.records import Records
 from service.settings import Settings, load_settings
 

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service import log
+from service.domain.amounts import amount
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine import library
 from service.engine.planning import backends
 from service.engine.planning.dry_run import PROCESS_BYTES, DryRun, dry_run
 from service.engine.planning.loading import available_for, require_file
-from service.engine.planning.memory import MemoryPlan, Need, Sizes, amount, plan_memory, wish_of
+from service.engine.planning.memory import MemoryPlan, Need, Sizes, plan_memory, wish_of
 from service.settings import EngineSettings, load_settings
 
 Facts = dict[str, str | int | bool]

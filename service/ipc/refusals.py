@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.domain.amounts import amount
 from service.domain.errors import EngineUnavailable
 from service.domain.model import Mode
 from service.ipc.status import EngineState, Phase, ServiceStatus
@@ -31,6 +32,6 @@ def _reason(status: ServiceStatus, mode: Mode) -> str:
 def _why_none(status: ServiceStatus) -> str:
     if (download := status.download) is not None:
         done, total = download.num_bytes_done, download.num_bytes_total
-        how_far = f"{done / total:.0%}" if total else f"{done / 1e6:.0f} MB so far"
+        how_far = f"{done / total:.0%}" if total else f"{amount(done)} so far"
         return f"The model `{download.model}` is being downloaded ({how_far})."
     return status.notice or "The service is starting."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from service.domain.amounts import amount
 from service.domain.model import Mode
 from service.ipc.status import (
     DownloadStatus,
@@ -214,8 +215,7 @@ def usual_notice(plan: Plan, seats: list[Seat], download: DownloadStatus | None)
 
 def download_sentence(download: DownloadStatus) -> str:
     """How far a download is, for people."""
-    done = download.num_bytes_done / 1e6
-    if not download.num_bytes_total:
-        return f"Fetching {download.model}: {done:.0f} MB"
-    total = download.num_bytes_total / 1e6
-    return f"Fetching {download.model}: {done:.0f} of {total:.0f} MB ({done / total:.0%})"
+    done, total = download.num_bytes_done, download.num_bytes_total
+    if not total:
+        return f"Fetching {download.model}: {amount(done)}"
+    return f"Fetching {download.model}: {amount(done)} of {amount(total)} ({done / total:.0%})"

@@ -111,9 +111,9 @@ def test_the_notice_says_what_is_on_its_way_and_who_answers_until_then() -> None
 
 def test_a_download_is_told_in_megabytes() -> None:
     assert download_sentence(DownloadStatus("big", 12_000_000, 48_000_000)) == (
-        "Fetching big: 12 of 48 MB (25%)"
+        "Fetching big: 11 MiB of 46 MiB (25%)"
     )
-    assert download_sentence(DownloadStatus("big", 12_000_000)) == "Fetching big: 12 MB"
+    assert download_sentence(DownloadStatus("big", 12_000_000)) == "Fetching big: 11 MiB"
 
 
 def test_a_plan_without_a_command_is_no_plan() -> None:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.engine.planning.memory import Sizes, amount, smaller
+from service.domain.amounts import amount
+from service.engine.planning.memory import Sizes, smaller
 from service.log import get_logger
 
 _log = get_logger(__name__)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from service.domain.amounts import amount
 from service.domain.errors import ModelFileError
 from service.settings import EngineSettings
 
@@ -118,11 +119,6 @@ def smaller(sizes: Sizes) -> Sizes | None:
         return replace(sizes, slots=sizes.slots // 2)
     cells = sizes.cells // 2 // CELL_MULTIPLE * CELL_MULTIPLE
     return replace(sizes, cells=cells) if cells >= MIN_CELLS else None
-
-
-def amount(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _largest(wish: Wish, fits: Callable[[Sizes], bool]) -> Sizes | None:

@@ -1,0 +1,133 @@
+"""What was acknowledged survives kill -9 at random moments: in the store, and over HTTP."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.parley import Parley, running_parley
+
+pytestmark = pytest.mark.faults
+
+WRITERS = Path(__file__).parent / "programs" / "killed_writers.py"
+
+
+@pytest.mark.parametrize(
+    "num_kills", [25, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_no_acknowledged_write_is_lost_and_the_file_stays_sound(
+    tmp_path: Path, num_kills: int
+) -> None:
+    seed = random.randrange(2**32)
+    done = subprocess.run(
+        [sys.executable, str(WRITERS), str(tmp_path / "parley.sqlite"), str(num_kills), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "none lost" in done.stdout
+
+
+class Talker:
+    """A thread that says one thing after the other in a conversation of its own.
+
+    `acknowledged` holds what was answered whole; what broke, with a worker, may be kept or not.
+    """
+
+    def __init__(self, parley: Parley, name: str) -> None:
+        self.name = name
+        self.acknowledged: dict[str, str] = {}
+        self._parley = parley
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._talk, daemon=True)
+
+    def __enter__(self) -> Talker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def _talk(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            text = f"{self.name} says {number}"
+            body = {"message": text, "session_id": self.name, "max_tokens": 4}
+            try:
+                reply = httpx.post(self._parley.url + "/chat", json=body, timeout=30)
+            except httpx.TransportError:
+                continue
+            if reply.status_code == 200:
+                self.acknowledged[text] = reply.json()["response"]
+
+
+def workers_of(parley: Parley) -> list[int]:
+    """The pids of gunicorn's workers."""
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            parents[int(entry.name)] = (parent, line)
+    masters = [
+        pid
+        for pid, (parent, line) in parents.items()
+        if parent == parley.process.pid and "gunicorn_conf" in line
+    ]
+    return [pid for pid, (parent, _) in parents.items() if parent in masters]
+
+
+@pytest.fixture
+def parley(tmp_path: Path) -> Iterator[Parley]:
+    with running_parley(tmp_path, "--model", "pocket") as service:
+        service.wait_healthy()
+        yield service
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "num_kills", [6, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
+def test_answered_messages_are_kept_whichever_workers_are_killed(
+    tmp_path: Path, parley: Parley, num_kills: int
+) -> None:
+    moments = random.Random(seed := random.randrange(2**32))
+    with Talker(parley, "ann") as ann, Talker(parley, "ben") as ben:
+        for _ in range(num_kills):
+            # A random moment is what is wanted; there is nothing to wait for.
+            threading.Event().wait(moments.uniform(0.05, 0.4))
+            while len(found := workers_of(parley)) < 2:
+                threading.Event().wait(0.05)
+            os.kill(moments.choice(found), signal.SIGKILL)
+        threading.Event().wait(0.5)
+    assert parley.wait_healthy() < 30
+    for talker in (ann, ben):
+        assert talker.acknowledged, f"seed {seed}"
+        exported = parley.get(f"/v1/conversations/{talker.name}/export").json()["messages"]
+        kept = {
+            asked["content"]: answered["content"]
+            for asked, answered in zip(exported[::2], exported[1::2], strict=True)
+        }
+        lost = {t: a for t, a in talker.acknowledged.items() if kept.get(t) != a}
+        assert not lost, f"seed {seed}"
+    assert parley.stop() == 0
+    with sqlite3.connect(tmp_path / "state" / "parley.sqlite") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
