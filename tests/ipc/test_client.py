@@ -354,7 +354,7 @@ async def test_an_engine_that_only_dropped_the_connection_is_reached_again(
         ),
         (
             ServiceStatus(download=DownloadStatus("big", 3_000_000)),
-            r"The model `big` is being downloaded \(3 MB so far\)\.",
+            r"The model `big` is being downloaded \(2.9 MiB so far\)\.",
         ),
         (
             serving(EnginePeer(Path("e")).status(1, EngineState.RESTARTING), current=None),
