@@ -19,6 +19,7 @@ OLDER_NAMES: Mapping[str, tuple[str, str]] = {
     "PORT": ("api", "port"),
     "LLM_MODEL_NAME": ("model", "name"),
     "LLM_DEVICE": ("engine", "gpu_layers"),
+    "LLM_MODEL_CACHE_DIR": ("model", "directory"),
     "LLM_LOG_LEVEL": ("log", "level"),
     "LLM_MAX_CONVERSATION_LENGTH": ("chat", "max_exchanges"),
 }

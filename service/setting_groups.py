@@ -67,6 +67,15 @@ class ModelSettings(Group):
         None,
         description="The model's projector file, for pictures; unset: an mmproj*.gguf beside it.",
     )
+    directory: Path | None = Field(
+        None, description="Where model files are kept; unset: models/ in the state directory."
+    )
+    unload_after_seconds: float = Field(
+        0,
+        ge=0,
+        description="Idle time after which a model leaves memory; the next request loads it "
+        "again. 0: never.",
+    )
     offline: bool = Field(False, description="Never contact the model hub.")
     hub_token: str | None = Field(
         None,

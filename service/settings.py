@@ -58,6 +58,7 @@ __all__ = [
     "StoreSettings",
     "VectorSettings",
     "child_environment",
+    "environment_with",
     "load_settings",
     "read_dotenv",
     "to_environment",
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
+    @property
+    def models_dir(self) -> Path:
+        """Where the files of models are, absolute."""
+        return (self.model.directory or self.state_dir / "models").absolute()
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -153,6 +159,16 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     except SettingsError as error:
         # A whole group in one variable would have to be JSON; we publish only one name a value.
         raise ConfigurationError(f"A {PREFIX} variable is not accepted: {error}.") from error
+
+
+def environment_with(assumed: Mapping[str, str]) -> dict[str, str]:
+    """The environment, `.env` and, where those say nothing of a setting under any of its names,
+    the variables in `assumed`."""
+    read_dotenv()
+    places = {**OLDER_NAMES, **_places()}
+    said = {places[name] for name in os.environ if name in places and os.environ[name]}
+    unsaid = {name: text for name, text in assumed.items() if places[name] not in said}
+    return {**os.environ, **unsaid}
 
 
 def read_dotenv() -> None:
