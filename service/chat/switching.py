@@ -21,7 +21,7 @@ class Switching:
 
     def __init__(self, engines: Engines, settings: Settings) -> None:
         self._engines = engines
-        self._models_dir = settings.state_dir.absolute() / "models"
+        self._models_dir = settings.models_dir
         self._offline = settings.model.offline
 
     @property

@@ -94,14 +94,14 @@ async def try_engine(socket: Path, source: ModelSource) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.chat.trial", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True, help="where models have names")
+    parser.add_argument("--models-dir", type=Path, required=True, help="where models have names")
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--status-fd", type=int, default=1, help="where the JSON line goes")
     chosen = parser.parse_args(arguments)
     try:
         name = chosen.model_name
-        source = known(chosen.state_dir / "models").get(name, ModelSource(name))
+        source = known(chosen.models_dir).get(name, ModelSource(name))
         rate = asyncio.run(try_engine(chosen.socket, source))
         facts = {"event": "passed", "tokens_per_second": round(min(rate, 1e9), 2)}
     except ServiceError as error:

@@ -106,7 +106,7 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
 
 def _local_path(settings: Settings) -> Path:
     source = resolve(settings.model.name)
-    models_dir = settings.state_dir.absolute() / "models"
+    models_dir = settings.models_dir
     if source.needs_hub and not source.is_present(models_dir):
         raise ModelFileError(
             f"{source.name} is not on this machine (it would be {source.local_path(models_dir)})."

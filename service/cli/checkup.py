@@ -58,7 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _model(settings: Settings) -> Finding:
     wanted = settings.model.name
-    models_dir = settings.state_dir.absolute() / "models"
+    models_dir = settings.models_dir
     try:
         source = resolve(wanted, models_dir)
         path = source.local_path(models_dir)
@@ -73,7 +73,7 @@ def _model(settings: Settings) -> Finding:
 
 
 def _memory(settings: Settings) -> Finding:
-    models_dir = settings.state_dir.absolute() / "models"
+    models_dir = settings.models_dir
     available = _meminfo("MemAvailable")
     try:
         path = resolve(settings.model.name, models_dir).local_path(models_dir)

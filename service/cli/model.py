@@ -237,7 +237,7 @@ def plan(name: str, slots: int | None, context: int | None, as_json: bool) -> No
 
 
 def _models_dir(settings: Settings) -> Path:
-    return settings.state_dir.absolute() / "models"
+    return settings.models_dir
 
 
 def _row(source: ModelSource, settings: Settings, served: frozenset[str]) -> dict[str, Any]:

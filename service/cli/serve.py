@@ -97,7 +97,7 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
     Raises `ModelNotFound`, `ModelFileError` or `ConfigurationError` for models that cannot be
     served.
     """
-    models_dir = settings.state_dir.absolute() / "models"
+    models_dir = settings.models_dir
     source = resolve(settings.model.name, models_dir)
     if settings.model.served_name is not None:
         source = replace(source, name=settings.model.served_name)
@@ -152,7 +152,7 @@ def check_door(settings: Settings) -> bool:
 def child_commands(settings: Settings) -> dict[str, list[str] | None]:
     """The children's programs. `-P`: what lies in the present directory is not ours."""
     python = [sys.executable, "-P", "-m"]
-    state_dir = str(settings.state_dir.absolute())
+    models_dir = str(settings.models_dir)
     return {
         "engine": [*python, "service.engine"],
         "http": [
@@ -160,12 +160,12 @@ def child_commands(settings: Settings) -> dict[str, list[str] | None]:
             *("--config", "python:service.gunicorn_conf", "service.api.app:create_app()"),
         ],
         "download": (
-            [*python, "service.models", "--state-dir", state_dir, "pull"]
+            [*python, "service.models", "--models-dir", models_dir, "pull"]
             if not settings.model.offline
             else None
         ),
         "weigh": [*python, "service.engine.weigh"],
-        "trial": [*python, "service.chat.trial", "--state-dir", state_dir],
+        "trial": [*python, "service.chat.trial", "--models-dir", models_dir],
     }
 
 

@@ -1,4 +1,4 @@
-"""`python -m service.models --state-dir DIR pull NAME`: one download in a process of its own.
+"""`python -m service.models --models-dir DIR pull NAME`: one download in a process of its own.
 
 The supervisor runs it so, because a download may hang, and a process can be ended at any moment:
 what has arrived is continued by the next attempt. Progress goes to a file descriptor as JSON lines.
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m service.models", description=__doc__)
     parser.add_argument(
-        "--state-dir", type=Path, required=True, help="the file goes to its models/"
+        "--models-dir", type=Path, required=True, help="where models are"
     )
     verbs = parser.add_subparsers(required=True)
     pull = verbs.add_parser("pull", help="fetch a model's file")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     lines = StatusLines(chosen.status_fd)
     try:
-        models_dir = chosen.state_dir / "models"
+        models_dir = chosen.models_dir
         around = Surroundings(hub_token=load_settings().model.hub_token)
         path = fetch(resolve(chosen.name, models_dir), models_dir, lines.progress, around)
         lines.write(event="done", path=str(path))

@@ -69,9 +69,16 @@ class ModelSource:
         return self.path is None
 
     def local_path(self, models_dir: Path) -> Path:
-        """Where the file is, or will be once it has been fetched into `models_dir`."""
+        """Where the file is, or will be once it has been fetched into `models_dir`.
+
+        A file that lies there without a folder of its own counts, too: so other programs leave
+        what they have fetched.
+        """
         if self.path is not None:
             return self.path
+        beside = models_dir / self.file
+        if beside.is_file():
+            return beside
         return models_dir / self.repo.replace("/", "--") / self.file
 
     def is_present(self, models_dir: Path) -> bool:

@@ -24,7 +24,8 @@ def pull(hub: LoopbackHub, state_dir: Path, name: str = "acme/Tiny-GGUF:tiny.ggu
         **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
         "HF_ENDPOINT": hub.endpoint,
     }
-    command = [sys.executable, "-m", "service.models", "--state-dir", str(state_dir), "pull", name]
+    models_dir = str(state_dir / "models")
+    command = [sys.executable, "-m", "service.models", "--models-dir", models_dir, "pull", name]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
