@@ -11,7 +11,7 @@ from service.ipc.client import Engines
 from service.ipc.command import SwitchCommand
 from service.ipc.status import Phase, ServiceStatus, SwitchPhase, SwitchStatus
 from service.models.gguf import check_model_file
-from service.models.registry import resolve
+from service.models.registry import known, resolve
 from service.models.source import ModelSource
 from service.settings import Settings
 
@@ -39,7 +39,7 @@ class Switching:
         belong to, `Conflict` while another switch goes on, and `EngineUnavailable`.
         """
         source = resolve(wanted, self._models_dir)
-        if source.path is not None and source.name not in (wanted, wanted.lower()):
+        if source.path is not None and wanted.strip().lower() not in known(self._models_dir):
             _refuse_paths(wanted, principal)
         number = await self._engines.switch(self._to_command(source))
         return await self._first_word(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from service.models.source import BUILT_IN_DIR, ModelSource, from_entry
 
 __all__ = ["BUILT_IN_DIR", "CATALOG", "ModelSource", "catalog", "known", "resolve"]
 
+MAX_NAME = 1024
 CATALOG = BUILT_IN_DIR / "catalog.toml"
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -40,6 +42,12 @@ def resolve(wanted: str, models_dir: Path | None = None) -> ModelSource:
     `check_model_file` to say. Raises `ModelNotFound` with the nearest names.
     """
     wanted = wanted.strip()
+    if len(wanted) > MAX_NAME:
+        raise ModelNotFound(
+            f"A model's name, or the path of its file, has at most {MAX_NAME} characters; this one "
+            f"has {len(wanted)}.",
+            param="model",
+        )
     named = known(models_dir).get(wanted.lower())
     if named is not None:
         return named
@@ -47,7 +55,7 @@ def resolve(wanted: str, models_dir: Path | None = None) -> ModelSource:
     if separator and _REPO.fullmatch(repo) and _is_safe_file(file):
         return _known_file(repo, file) or ModelSource(_name_of(file), repo=repo, file=file)
     if _looks_like_path(wanted):
-        path = Path(wanted).expanduser().absolute()
+        path = _expanded(wanted).absolute()
         return ModelSource(_name_of(path.name), path=path, file=path.name)
     raise ModelNotFound(_what_instead(wanted, known(models_dir)), param="model")
 
@@ -57,13 +65,29 @@ def _known_file(repo: str, file: str) -> ModelSource | None:
 
 
 def _is_safe_file(file: str) -> bool:
-    return bool(_FILE.fullmatch(file)) and ".." not in file.split("/")
+    parts = file.split("/")  # longer ones than 200 could not be kept as files
+    return bool(_FILE.fullmatch(file)) and not any(p == ".." or len(p) > 200 for p in parts)
 
 
 def _looks_like_path(wanted: str) -> bool:
     if wanted.startswith(("/", "./", "../", "~")):
         return True
-    return ":" not in wanted and (wanted.lower().endswith(".gguf") or Path(wanted).is_file())
+    return ":" not in wanted and (wanted.lower().endswith(".gguf") or _is_file(wanted))
+
+
+def _is_file(wanted: str) -> bool:
+    with suppress(OSError):  # what is too long for a name is none
+        return Path(wanted).is_file()
+    return False
+
+
+def _expanded(wanted: str) -> Path:
+    try:
+        return Path(wanted).expanduser()
+    except RuntimeError as error:
+        raise ModelNotFound(
+            f"The path {wanted!r} begins with the home of a user who has none here.", param="model"
+        ) from error
 
 
 def _name_of(file: str) -> str:

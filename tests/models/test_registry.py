@@ -95,3 +95,18 @@ def test_an_unknown_name_is_one_sentence_with_what_would_work(typed: str, senten
     assert sentence in caught.value.message
     assert ".gguf" in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("0" * 500, "is unknown"),
+        ("0" * 5000, "at most 1024 characters; this one has 5000"),
+        ("a\0b", "is unknown"),
+        ("~nobody-of-that-name/x", "begins with the home of a user who has none here"),
+        (f"acme/x:{'y' * 300}.gguf", "is unknown"),
+    ],
+)
+def test_what_could_never_be_a_file_is_no_model(typed: str, sentence: str) -> None:
+    with pytest.raises(ModelNotFound, match=sentence):
+        resolve(typed)
