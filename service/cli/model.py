@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from service.cli.serve import draft_words
 from service.domain.amounts import amount
 from service.domain.errors import (
     Conflict,
@@ -276,7 +277,7 @@ def _amount(size: int) -> str:
 def _weigh(settings: Settings, path: Path, mode: Mode) -> dict[str, Any]:
     command = [sys.executable, "-P", "-m", "service.engine.weigh"]
     done = subprocess.run(  # noqa: S603  # our own program
-        [*command, "--model-path", str(path.absolute()), "--mode", mode],
+        [*command, *draft_words(settings), "--model-path", str(path.absolute()), "--mode", mode],
         env=child_environment(settings),
         check=False,
         capture_output=True,

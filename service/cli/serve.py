@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -125,7 +125,7 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
         "switch_grace_seconds": settings.model.switch_grace_seconds,
         "log_level": settings.log.level,
         "readable": readable,
-        "commands": child_commands(settings),
+        "commands": child_commands(settings, draft_words(settings), source.name),
     }
 
 
@@ -149,12 +149,32 @@ def check_door(settings: Settings) -> bool:
     )
 
 
-def child_commands(settings: Settings) -> dict[str, list[str] | None]:
-    """The children's programs. `-P`: what lies in the present directory is not ours."""
+def draft_words(settings: Settings) -> list[str]:
+    """The option that names the draft model's file, where there is one. Raises `ModelNotFound` or
+    `ModelFileError` for one that isn't on this machine."""
+    if settings.engine.draft_model is None:
+        return []
+    source = resolve(settings.engine.draft_model, settings.models_dir)
+    path = _usable_path(source, settings.models_dir)
+    if path is None:
+        raise ModelFileError(
+            f"PARLEY_ENGINE__DRAFT_MODEL: {source.name} is not on this machine; "
+            f"fetch it with `parley model pull {source.wanted}`."
+        )
+    return ["--draft-model", str(path)]
+
+
+def child_commands(
+    settings: Settings, draft: Sequence[str] = (), wanted: str = ""
+) -> dict[str, list[str] | None]:
+    """The children's programs. `-P`: what lies in the present directory is not ours.
+
+    `draft` are the options of a draft model that `wanted` must be able to use.
+    """
     python = [sys.executable, "-P", "-m"]
     models_dir = str(settings.models_dir)
     return {
-        "engine": [*python, "service.engine"],
+        "engine": [*python, "service.engine", *draft, *(("--draft-for", wanted) if draft else ())],
         "http": [
             *(sys.executable, "-P", "-c", GUNICORN),
             *("--config", "python:service.gunicorn_conf", "service.api.app:create_app()"),
@@ -164,7 +184,7 @@ def child_commands(settings: Settings) -> dict[str, list[str] | None]:
             if not settings.model.offline
             else None
         ),
-        "weigh": [*python, "service.engine.weigh"],
+        "weigh": [*python, "service.engine.weigh", *draft],
         "trial": [*python, "service.chat.trial", "--models-dir", models_dir],
     }
 

@@ -22,7 +22,9 @@ from pathlib import Path
 from service import log, metrics
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
+from service.engine import library
 from service.engine.adapters import to_lora_file
+from service.engine.draft_model import check_draft
 from service.engine.embedding.embedder import Embedder
 from service.engine.embedding.intake import VectorIntake
 from service.engine.embedding.vectors import VectorModel
@@ -39,7 +41,7 @@ from service.engine.status import StatusPipe
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import PROTOCOL_VERSION, Hello
 from service.ipc.server import Server
-from service.settings import Settings, load_settings
+from service.settings import EngineSettings, Settings, load_settings
 
 EXIT_UNUSABLE = 2
 _HEARTBEAT_SECONDS = 1.0
@@ -101,7 +103,7 @@ class EngineProcess:
         records = Records(self._settings.state_dir / "engine", path, self._status.calibrating)
         self._attempts = records.attempts
         runner = create_runner(
-            self._settings.engine,
+            self._with_draft(path),
             path,
             name,
             self._status.progress,
@@ -132,6 +134,19 @@ class EngineProcess:
         finally:
             runner.close()
         return exit_code
+
+    def _with_draft(self, path: Path) -> EngineSettings:
+        """The settings, with the draft model's file from the command line: for another model than
+        the one that it was chosen for, only if it is of use there."""
+        settings, arguments = self._settings.engine, self._arguments
+        if arguments.draft_model and arguments.draft_for not in (None, arguments.model_name):
+            try:
+                library.start()
+                check_draft(path, Path(arguments.draft_model))
+            except ModelFileError as error:
+                _log.warning("draft_model_unused", reason=error.message)
+                return settings.model_copy(update={"draft_model": None})
+        return settings.model_copy(update={"draft_model": arguments.draft_model})
 
     def _make_vectors(self, model: VectorModel, started: float) -> int:
         work = VectorWork.load(model, self._settings, self._server, self._status.progress)
@@ -244,6 +259,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--adapter", type=to_lora_file, action="append", default=[], help="PATH=SCALE of a LoRA"
     )
+    parser.add_argument("--draft-model", help="file of a small model that goes ahead")
+    parser.add_argument("--draft-for", help="the model that must be able to use it")
     parser.add_argument("--socket", required=True, help="unix socket to listen on")
     parser.add_argument("--status-fd", type=int, default=None, help="where to report")
     return parser.parse_args(arguments)

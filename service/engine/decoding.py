@@ -18,7 +18,7 @@ class Decoding:
     def __init__(self, parts: Parts, endings: Endings) -> None:
         self._parts = parts
         self._endings = endings
-        self._speculation = Speculation(parts.cost, parts.runner.max_draft)
+        self._speculation = Speculation(parts.cost, parts.runner, parts.clock)
 
     def step(self) -> None:
         """One token for every sequence that is ready; nothing when none is."""

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from service.domain.chat import Prompt
 from service.domain.constraint import Constraint
 from service.domain.events import TokenLogprob
-from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.adapters import LoraFile, adapted, apply
 from service.engine.batch import Batch
+from service.engine.description import describe
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
 from service.engine.grammar.trial import Trial
@@ -32,12 +32,14 @@ from service.engine.kv.cells import Cells
 from service.engine.kv.fingerprint import fingerprint_of, print_of
 from service.engine.planning.calibrate import BLAS_ROWS
 from service.engine.planning.loading import LoadedModel
+from service.engine.planning.memory import Sizes
 from service.engine.planning.records import Records
 from service.engine.planning.starting import prepare
 from service.engine.planning.tuning import Tuning, num_outputs
 from service.engine.runner import (
     DecodeAborted,
     DecodeRow,
+    Drafter,
     Matcher,
     PrefillPart,
     RunnerError,
@@ -79,6 +81,7 @@ def create_runner(
         fitting = settings.model_copy(update={"slots": start.sizes.slots})
         runner = LlamaRunner(start.model, start.context, fitting, model_name)
         runner.computes_as(start.tuning)
+        runner.drafter = start.drafter
         if adapters:
             apply(start.model.pointer, start.context, adapters)
             runner.adapted_by(adapters)
@@ -96,6 +99,7 @@ class LlamaRunner:
         self._closing = ExitStack()
         self._tuning = Tuning(0, 0)  # as the context was opened
         self._num_threads = 0
+        self.drafter: Drafter | None = None
         self.notice: str | None = None
         self.degraded: str | None = None
         self._vocabulary = Vocabulary(model.vocab, max_prompt_bytes=settings.max_prompt_bytes)
@@ -117,7 +121,8 @@ class LlamaRunner:
         self._num_rows = 0
         self._logits_at = 0
         self._logits: NDArray[np.float32] = np.empty((0, self._vocabulary.size), np.float32)
-        self.info = _describe(model, self._vocabulary, self, name)
+        slots = Sizes(self.num_slots, self.slot_length)
+        self.info = describe(model, self._vocabulary, name, slots)
         self._cells.can_cut = self._probe_cut()
         self._model_print = print_of(model.path)
 
@@ -371,26 +376,3 @@ class LlamaRunner:
         token_id = self._ordinary_token()
         self.prefill([PrefillPart(0, 0, [token_id, token_id])])
         return self._cells.cuts_at(1)
-
-
-def _describe(
-    model: LoadedModel, vocabulary: Vocabulary, runner: LlamaRunner, name: str
-) -> ModelInfo:
-    return ModelInfo(
-        name=name,
-        description=model.description,
-        context_length=runner.slot_length,
-        trained_context_length=model.trained_context_length,
-        num_slots=runner.num_slots,
-        vocabulary_size=vocabulary.size,
-        num_parameters=model.num_parameters,
-        size_bytes=model.size_bytes,
-        created=int(model.path.stat().st_mtime),
-        chat_template=model.chat_template,
-        bos_token=vocabulary.spelling("bos"),
-        eos_token=vocabulary.spelling("eos"),
-        adds_bos=vocabulary.adds_bos,
-        control_tokens=vocabulary.control_tokens,
-        markup_tokens=vocabulary.markup_tokens,
-        infill_tokens=vocabulary.infill(),
-    )

@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         settings = load_settings()
+        # A draft model has no part in this, and its name would have to become a file first.
+        engine = settings.engine.model_copy(update={"draft_model": None})
+        settings = settings.model_copy(update={"engine": engine})
         log.configure(settings.log, role="report")
         facts = report(chosen.model_path, settings, show=chosen.show)
     except (ModelFileError, ConfigurationError) as error:

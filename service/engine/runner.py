@@ -19,6 +19,7 @@ from service.domain.constraint import Constraint
 from service.domain.events import TokenLogprob
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
+from service.engine.kv.prefix import Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,31 @@ class Sampler(Protocol):
         ...
 
 
+class Drafter(Protocol):
+    """A small model that guesses what the large one will say. Engine thread only.
+
+    For each slot it has read some beginning of what is there. A guess is its likeliest next token.
+    """
+
+    def unread(self, slot: int, prefix: Prefix) -> int:
+        """How many last tokens of `prefix` it has yet to read there, at least one; whatever else it
+        had read there is forgotten. All of them where they are too many for it."""
+        ...
+
+    def read(self, slot: int, token_ids: Sequence[int]) -> None:
+        """Read these next. Raises `RunnerError`."""
+        ...
+
+    def guess(self, slot: int, token_ids: Sequence[int], length: int) -> list[int]:
+        """Read these, and say what comes next: so many tokens, or as many as there is room for.
+        Raises `RunnerError`."""
+        ...
+
+    def took(self, slot: int, num_tokens: int) -> None:
+        """Of what it has read and guessed there, so many first tokens were right."""
+        ...
+
+
 class ModelRunner(Protocol):
     """Executes one batch at a time. Validates what llama.cpp would abort on.
 
@@ -160,6 +186,11 @@ class ModelRunner(Protocol):
 
     @property
     def bulk_rows(self) -> int | None: ...
+
+    @property
+    def drafter(self) -> Drafter | None:
+        """The model that goes ahead of this one, if there is one."""
+        ...
 
     @property
     def spelling(self) -> Spelling: ...

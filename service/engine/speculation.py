@@ -6,10 +6,13 @@ is of use only as far as it says the same. So an answer is the same with and wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
+from service.engine.drafting import Drafting
 from service.engine.order.cost import CostModel
+from service.engine.runner import ModelRunner
 from service.engine.sequence import Sequence
 
 # Lengths of guesses. Rows beyond 16 are computed no quicker together than apart.
@@ -95,6 +98,11 @@ class _Record:
         self.expected = guess[0] if guess else None
         return guess
 
+    def compare(self, token_id: int) -> None:
+        """What would have been guessed here, and was not, with what came."""
+        if self.expected is not None:
+            self.saw(int(self.expected == token_id), int(self.expected != token_id))
+
     def saw(self, num_right: int, num_wrong: int) -> None:
         share = self.share
         for right in (*(1.0,) * num_right, *(0.0,) * num_wrong):
@@ -109,13 +117,17 @@ class Speculation:
     """When to guess, how far, and what. Engine thread only.
 
     While nothing is guessed, the next token is still compared with what the guess would have been:
-    so it is known what guesses are worth before any costs something. `max_length` 0 turns all of
-    it off.
+    so it is known what guesses are worth before any costs something. Where neither what was said
+    before nor the grammar knows what comes next, a draft model may. A runner's `max_draft` of 0
+    turns all of it off.
     """
 
-    def __init__(self, cost: CostModel, max_length: int) -> None:
+    def __init__(self, cost: CostModel, runner: ModelRunner, clock: Callable[[], float]) -> None:
         self._cost = cost
-        self._lengths = [length for length in LENGTHS if length <= max_length]
+        self._lengths = [length for length in LENGTHS if length <= runner.max_draft]
+        drafter = runner.drafter
+        self._drafting = None if drafter is None else Drafting(drafter, self._lengths, clock)
+        self._is_modelled = False
         self._record: _Record | None = None
         # Seconds of a step by its number of rows.
         self._seconds: dict[int, float] = {}
@@ -140,7 +152,11 @@ class Speculation:
             self._lengths[-1],
         )
         guess = record.guess(max(room, 1))
-        return guess[: self._best_length(record.share, min(len(guess), room))]
+        guess = guess[: self._best_length(record.share, min(len(guess), room))]
+        self._is_modelled = self._drafting is not None and not guess
+        if self._drafting is None or guess:
+            return guess
+        return self._drafting.draft(sequence, room, self._step_seconds)
 
     def stepped(self, sequence: Sequence, num_drafted: int, num_right: int, seconds: float) -> None:
         """The only sequence took a step of that many guesses, which took that long."""
@@ -148,11 +164,13 @@ class Speculation:
         if record is None or record.sequence is not sequence:
             return
         self._learn(num_drafted + 1, seconds)
-        if num_drafted:
+        if num_drafted and self._is_modelled and self._drafting is not None:
+            self._drafting.stepped(num_drafted, num_right)
+            record.compare(sequence.token_ids[-1 - num_right])
+        elif num_drafted:
             record.saw(num_right, int(num_right < num_drafted))
-        elif record.expected is not None:
-            is_right = record.expected == sequence.token_ids[-1]
-            record.saw(int(is_right), int(not is_right))
+        else:
+            record.compare(sequence.token_ids[-1])
 
     def _learn(self, rows: int, seconds: float) -> None:
         known = self._seconds.get(rows)
@@ -189,6 +207,10 @@ class Speculation:
     def _expected_seconds(self, rows: int, plain: float) -> float:
         known = self._seconds.get(rows)
         return plain + self._dearer * self._extra_seconds(rows) if known is None else known
+
+    def _step_seconds(self, rows: int) -> float:
+        plain = self._seconds.get(1)
+        return 0.0 if plain is None else self._expected_seconds(rows, plain)
 
     def _extra_seconds(self, rows: int) -> float:
         """What reading as much of a prompt costs more than reading one token."""

@@ -19,9 +19,10 @@ from service.domain.amounts import amount
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine import library
+from service.engine.draft_model import check_draft
 from service.engine.planning import backends
 from service.engine.planning.dry_run import PROCESS_BYTES, DryRun, dry_run
-from service.engine.planning.loading import available_for, require_file
+from service.engine.planning.loading import available_for, needs_of, require_file
 from service.engine.planning.memory import MemoryPlan, Need, Sizes, plan_memory, wish_of
 from service.settings import EngineSettings, load_settings
 
@@ -37,15 +38,28 @@ def weigh(path: Path, mode: Mode, settings: EngineSettings, leaving: int) -> Fac
     require_file(path)
     backends.load()
     available = available_for(settings)
-    with dry_run(path, settings, available + leaving) as dry:
-        if mode is not Mode.CHAT:
+    settings = _usable(settings, path)
+    if mode is not Mode.CHAT:
+        with dry_run(path, settings, available + leaving) as dry:
             return _weigh_whole(dry, path, available, leaving)
+    with needs_of(path, settings, available + leaving) as (dry, need_of):
         wish = wish_of(settings, dry.trained_context_length)
         try:
-            alone = plan_memory(path, wish, dry.need, available + leaving)
+            alone = plan_memory(path, wish, need_of, available + leaving)
         except ModelFileError as error:
             return {"event": "weighed", "fits": False, "fits_alone": False, "reason": error.message}
         return _to_facts(alone, available)
+
+
+def _usable(settings: EngineSettings, path: Path) -> EngineSettings:
+    """Without the draft model, where that can't go ahead of this one: its engine leaves it out."""
+    if settings.draft_model is None:
+        return settings
+    try:
+        check_draft(path, Path(settings.draft_model))
+    except ModelFileError:
+        return settings.model_copy(update={"draft_model": None})
+    return settings
 
 
 def _weigh_whole(dry: DryRun, path: Path, available: int, leaving: int) -> Facts:
@@ -89,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.engine.weigh", description=__doc__)
     parser.add_argument("--model-path", type=Path, required=True)
     parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.CHAT)
+    parser.add_argument("--draft-model", help="file of a small model that would go ahead of it")
     parser.add_argument("--leaving-pid", type=int, default=0, help="a process that would end first")
     parser.add_argument("--status-fd", type=int, default=1, help="where the JSON line goes")
     chosen = parser.parse_args(arguments)
@@ -97,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.configure(settings.log, role="weigh")
         library.start()
         leaving = memory_of(chosen.leaving_pid) if chosen.leaving_pid else 0
-        facts = weigh(chosen.model_path, chosen.mode, settings.engine, leaving)
+        engine = settings.engine.model_copy(update={"draft_model": chosen.draft_model})
+        facts = weigh(chosen.model_path, chosen.mode, engine, leaving)
     except (ModelFileError, ConfigurationError) as error:
         facts = {"event": "failed", "reason": error.message}
     os.write(chosen.status_fd, (json.dumps(facts) + "\n").encode())

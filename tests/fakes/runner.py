@@ -20,6 +20,7 @@ from service.engine.grammar.grammars import Grammars
 from service.engine.runner import (
     DecodeAborted,
     DecodeRow,
+    Drafter,
     Matcher,
     PrefillPart,
     RunnerError,
@@ -118,6 +119,7 @@ class FakeRunner:
     max_prompt_bytes: int = 1000
     max_draft: int = 0
     can_cut: bool = True
+    drafter: Drafter | None = None
     fingerprint: str = "fake"
     info: ModelInfo = field(init=False)
     slots: list[list[int]] = field(init=False)

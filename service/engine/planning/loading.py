@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,16 @@ import llama_cpp.llama_cpp as llama
 from service.domain.errors import ModelFileError
 from service.engine import library
 from service.engine.planning import backends, machine
-from service.engine.planning.dry_run import dry_run
-from service.engine.planning.memory import MemoryPlan, Sizes, Wish, plan_memory, wish_of
+from service.engine.planning.dry_run import DryRun, dry_run
+from service.engine.planning.memory import (
+    CELL_MULTIPLE,
+    MemoryPlan,
+    Need,
+    Sizes,
+    Wish,
+    plan_memory,
+    wish_of,
+)
 from service.engine.planning.tuning import Tuning, context_params, model_params
 from service.settings import EngineSettings
 
@@ -83,6 +93,43 @@ def load_weights(
     return LoadedModel(pointer, path)
 
 
+def load_vocabulary(path: Path) -> LoadedModel:
+    """A model without its weights, for its words alone. Raises `ModelFileError`."""
+    require_file(path)
+    backends.load()
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    library.forget_errors()
+    pointer = llama.llama_model_load_from_file(bytes(path), params)
+    if not pointer:
+        raise ModelFileError(f"{path} can't be loaded as a GGUF model: {library.last_error()}")
+    return LoadedModel(pointer, path)
+
+
+def draft_sizes(sizes: Sizes, trained_context_length: int) -> Sizes:
+    """Those of a draft model's context beside one of `sizes`: as long, as far as it can see."""
+    own = -(-trained_context_length // CELL_MULTIPLE) * CELL_MULTIPLE
+    return replace(sizes, cells=min(sizes.cells, own))
+
+
+@contextmanager
+def needs_of(
+    path: Path, settings: EngineSettings, available: int
+) -> Iterator[tuple[DryRun, Callable[[Sizes], Need]]]:
+    """The model, read without its weights, and what it takes by its sizes: together with the
+    draft model that goes ahead of it, where the settings name one. Raises `ModelFileError`."""
+    with ExitStack() as reading:
+        dry = reading.enter_context(dry_run(path, settings, available))
+        if settings.draft_model is None:
+            yield dry, dry.need
+            return
+        draft_path = Path(settings.draft_model)
+        require_file(draft_path)
+        draft = reading.enter_context(dry_run(draft_path, settings, available))
+        length = draft.trained_context_length
+        yield dry, lambda sizes: dry.need(sizes) + draft.need(draft_sizes(sizes, length))
+
+
 def plan_for(path: Path, settings: EngineSettings) -> tuple[Wish, MemoryPlan]:
     """What was asked for, and what the model will run with in the memory that is available now.
 
@@ -91,9 +138,9 @@ def plan_for(path: Path, settings: EngineSettings) -> tuple[Wish, MemoryPlan]:
     require_file(path)
     backends.load()
     available = available_for(settings)
-    with dry_run(path, settings, available) as dry:
+    with needs_of(path, settings, available) as (dry, need_of):
         wish = wish_of(settings, dry.trained_context_length)
-        return wish, plan_memory(path, wish, dry.need, available)
+        return wish, plan_memory(path, wish, need_of, available)
 
 
 def open_context(model: LoadedModel, settings: EngineSettings, sizes: Sizes, tuning: Tuning) -> Any:

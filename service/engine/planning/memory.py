@@ -58,6 +58,15 @@ class Need:
     def total(self) -> int:
         return self.weights + self.conversations + self.working + self.process
 
+    def __add__(self, other: Need) -> Need:
+        """Of both together, in one process."""
+        return Need(
+            self.weights + other.weights,
+            self.conversations + other.conversations,
+            self.working + other.working,
+            self.process + other.process,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:

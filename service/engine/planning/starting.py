@@ -11,12 +11,14 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 
 from service.engine import library
+from service.engine.draft_model import check_draft, open_draft
 from service.engine.planning import backends, calibrate, machine
 from service.engine.planning.calibrate import Calibration
 from service.engine.planning.loading import LoadedModel, load_model, open_context, plan_for
 from service.engine.planning.memory import MemoryPlan, Sizes, Wish
 from service.engine.planning.records import Records
 from service.engine.planning.tuning import Tuning
+from service.engine.runner import Drafter
 from service.log import get_logger
 from service.settings import EngineSettings
 
@@ -37,6 +39,7 @@ class Start:
     tuning: Tuning
     notice: str | None
     degraded: str | None
+    drafter: Drafter | None = None
 
 
 def prepare(
@@ -54,6 +57,8 @@ def prepare(
     library.start()
     backends.load()
     backends.check_cards(settings)
+    if settings.draft_model is not None:
+        check_draft(path, Path(settings.draft_model))
     wish, plan = plan_for(path, settings)
     sizes, degraded = _what_to_try(wish, plan, records)
     model = load_model(path, settings, on_progress)
@@ -63,11 +68,12 @@ def prepare(
     library.give_back_memory()
     context = open_context(model, settings, sizes, tuning)
     owned.callback(llama.llama_free, context)
+    drafter = open_draft(settings, sizes, tuning, owned)
     if plan.notice:
         _log.warning("memory_is_short", notice=plan.notice)
     if degraded:
         _log.warning("engine_degraded", reason=degraded)
-    return Start(model, context, sizes, tuning, plan.notice, degraded)
+    return Start(model, context, sizes, tuning, plan.notice, degraded, drafter)
 
 
 def settle(
