@@ -1,6 +1,6 @@
 # Every target is one to three lines; what stands behind them is in deploy/setup.
 # ARGS is passed on: make run ARGS="--port 9000", make test ARGS="tests/engine -x".
-.PHONY: help install run test test-slow test-deploy check fmt bench pocket lock deploy undeploy image clean
+.PHONY: help install run test test-slow test-deploy check fmt bench pocket lock deploy undeploy bundle image clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -50,6 +50,10 @@ deploy: ## install or upgrade a machine: make deploy HOST=user@host, or PROJECT=
 
 undeploy: ## remove Parley from a machine: make undeploy HOST=user@host
 	@deploy/deploy.sh remove '$(HOST)'
+
+bundle: ## one file that installs without a network: make bundle, or MODEL=file.gguf for another than Pocket
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/python -m deploy.setup.bundle --model '$(or $(MODEL),pocket)' $(ARGS)
 
 image: ## build the container image parley:latest
 	@$${BUILDER:-docker} build $(ARGS) -t parley:latest .

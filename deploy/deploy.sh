@@ -4,8 +4,8 @@
 # Sends the committed tree, and a compiled llama.cpp from this machine's cache, as one stream over ssh,
 # and runs install.sh there. DRY_RUN=1 prints every command and does nothing.
 # SSH="ssh -i key" is another way to get there; WHEELS=dir, a folder of all wheels, makes it work on a
-# host without a package index. DOMAIN= and EMAIL= obtain a certificate. Exit codes: as install.sh, and
-# 8 when the host cannot be reached.
+# host without a package index, BUNDLE=file, what `make bundle` made, on one without any network.
+# DOMAIN= and EMAIL= obtain a certificate. Exit codes: as install.sh, and 8 when the host cannot be reached.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 root=$(dirname -- "$here")
@@ -24,6 +24,7 @@ if [ -z "$host" ] && [ -n "${PROJECT:-}" ]; then
     SSH=$here/gcp/ssh.sh
     export PROJECT
     [ "$doing" != install ] || sh "$here/gcp/vm.sh" "$([ -n "$dry" ] && echo plan || echo create)"
+    patience=${BOOT_TIMEOUT:-180} # seconds until a machine that was just made lets anybody in
 fi
 [ -n "$host" ] || stop 2 "no host is named; write: make deploy HOST=user@host"
 
@@ -32,11 +33,19 @@ fi
 far() { $SSH "$host" "$@"; }
 
 # Who we are over there, and which compiled wheels are there already.
-reach() {
+look() {
     # shellcheck disable=SC2016 # for the other side to expand
-    found=$(far 'if [ "$(id -u)" = 0 ]; then echo root; elif sudo -n true 2>/dev/null; then echo sudo; else echo neither; fi;
-        ls /var/cache/parley/wheels 2>/dev/null || true' </dev/null) ||
-        stop 8 "$host cannot be reached by ssh; its message above says why. Nothing was changed."
+    far 'if [ "$(id -u)" = 0 ]; then echo root; elif sudo -n true 2>/dev/null; then echo sudo; else echo neither; fi;
+        ls /var/cache/parley/wheels 2>/dev/null || true' </dev/null
+}
+
+reach() {
+    until=$(($(date +%s) + ${patience:-0}))
+    until found=$(look); do
+        [ "$(date +%s)" -lt "$until" ] ||
+            stop 8 "$host cannot be reached by ssh; its message above says why. Nothing was changed."
+        sleep 5
+    done
     case $found in
         root*) as_root='' ;;
         sudo*) as_root='sudo -n' ;;
@@ -62,12 +71,14 @@ stage() {
     fi
 }
 
-far_install="d=\$(mktemp -d) && tar -xf - -C \"\$d\" && chmod 755 \"\$d\" && { AS_ROOT env DOMAIN='${DOMAIN:-}' EMAIL='${EMAIL:-}' \
+far_install="d=\$(mktemp -d) && tar STRIP -xf - -C \"\$d\" && chmod 755 \"\$d\" && { AS_ROOT env DOMAIN='${DOMAIN:-}' EMAIL='${EMAIL:-}' ACME='${ACME:-}' \
 READY_TIMEOUT='${READY_TIMEOUT:-1800}' sh \"\$d/tree/deploy/install.sh\" DOING; rc=\$?; AS_ROOT rm -rf \"\$d\"; exit \$rc; }"
 
-# send DIR WORDS: unpack DIR over there and run install.sh with these words.
+# send DIR WORDS: unpack DIR, or a bundle's tar, over there and run install.sh with these words.
 send() {
-    command=$(printf '%s' "$far_install" | sed -e "s/AS_ROOT/$as_root/g" -e "s/DOING/$2/")
+    strip=''
+    [ -d "$1" ] || strip=--strip-components=1
+    command=$(printf '%s' "$far_install" | sed -e "s/AS_ROOT/$as_root/g" -e "s/STRIP/$strip/" -e "s/DOING/$2/")
     if [ -n "$dry" ]; then
         echo "+ tar -C STAGE -cf - . | $SSH $host $command"
         echo "# and over there, on a machine that has nothing of it yet:"
@@ -75,7 +86,7 @@ send() {
         DRY_RUN=1 sh "$here/install.sh" $2
         return
     fi
-    tar -C "$1" -cf - . | far "$command"
+    if [ -d "$1" ]; then tar -C "$1" -cf - . | far "$command"; else far "$command" <"$1"; fi
 }
 
 work=$(mktemp -d)
@@ -85,6 +96,13 @@ found='' as_root=sudo
 [ -n "$dry" ] || reach
 case $doing in
     install)
+        if [ -n "${BUNDLE:-}" ]; then
+            version=$(tar -xOf "$BUNDLE" --wildcards --no-wildcards-match-slash '*/version' 2>/dev/null) ||
+                stop 2 "BUNDLE=$BUNDLE is not what 'make bundle' makes. Nothing was changed."
+            say "deploying $version out of $BUNDLE to $host"
+            send "$BUNDLE" "install $version"
+            exit
+        fi
         version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/service/__init__.py")-$(git -C "$root" rev-parse --short=10 HEAD)
         [ -z "$(git -C "$root" status --porcelain --untracked-files=no)" ] || say "what is not committed stays here"
         say "deploying $version to $host"

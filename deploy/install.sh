@@ -8,8 +8,9 @@
 #   /var/lib/parley               the state (PARLEY_STATE_DIR)
 #   /var/cache/parley             compiled wheels
 #
-# Exit codes: 2 wrong use or system, 3 not root, 4 a port is taken, 5 too little disk,
-# 6 the new release is not good and the old one goes on, 7 nginx refuses its configuration.
+# Exit codes: 2 wrong use or system, 3 not root, 4 a port is taken, 5 too little disk, 6 the new
+# release is not good and the old one goes on, 7 nginx refuses its configuration, 9 packages cannot be
+# had, 10 the certificate has expired and is not ours to replace.
 set -eu
 umask 022
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -24,6 +25,7 @@ units=/etc/systemd/system
 dry=${DRY_RUN:-}
 domain=${DOMAIN:-}
 email=${EMAIL:-}
+acme=${ACME:-} # another certificate authority than certbot's own
 ready_timeout=${READY_TIMEOUT:-1800}
 keep=${KEEP_RELEASES:-3}
 changed='' # what this run has changed, in words
@@ -49,6 +51,13 @@ link() {
     run mv -fT "$2.new" "$2"
 }
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# shellcheck source=deploy/packages.sh
+. "$here/packages.sh"
+# shellcheck source=deploy/certificate.sh
+. "$here/certificate.sh"
 # shellcheck source=deploy/release.sh
 . "$here/release.sh"
 # shellcheck source=deploy/switch.sh
@@ -88,20 +97,6 @@ require_ports() {
 
 # --- packages, users, secrets ----------------------------------------------------------------------
 
-install_packages() {
-    missing=''
-    for package in "$@"; do
-        [ -z "$dry" ] && dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
-            missing="$missing $package"
-    done
-    [ -n "$missing" ] || return 0
-    say "installing$missing"
-    run apt-get -qq update
-    # shellcheck disable=SC2086 # the list is meant to be split
-    run env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends $missing >/dev/null
-    changed="$changed packages"
-}
-
 install_foundation() {
     server='nginx-light' # any flavour will do
     [ -n "$dry" ] || ! command -v nginx >/dev/null || server=''
@@ -112,45 +107,41 @@ install_foundation() {
     put "$here/systemd/tmpfiles.conf" /usr/lib/tmpfiles.d/parley.conf 644 || true
     run systemd-tmpfiles --create parley.conf
     run install -d -m 755 "$base" "$base/releases" "$etc"
-    run install -d -m 700 "$etc/tls"
+    # The certificate is public, and looked at by `parley doctor`; the key is root's.
+    run install -d -m 755 "$etc/tls"
+    put "$here/parley.sh" /usr/local/bin/parley 755 || true
     put "$here/systemd/parley.env.example" "$etc/parley.env.example" 644 || true
     if [ -n "$dry" ] || [ ! -e "$etc/parley.env" ]; then
         run install -m 640 -g parley /dev/null "$etc/parley.env"
         changed="$changed $etc/parley.env"
     fi
-    if [ -n "$dry" ] || [ ! -s "$etc/tls/privkey.pem" ]; then make_certificate; fi
+    install_model
+    if [ -n "$dry" ] || [ ! -s "$etc/tls/privkey.pem" ] || ! certificate_is_valid; then make_certificate; fi
 }
 
-make_certificate() {
-    name=${domain:-$(hostname)}
-    say "making a self-signed certificate for $name"
-    run openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 -sha256 \
-        -keyout "$etc/tls/privkey.pem" -out "$etc/tls/fullchain.pem" -subj "/CN=$name" \
-        -addext "subjectAltName=DNS:$name,DNS:localhost,IP:127.0.0.1" \
-        -addext extendedKeyUsage=serverAuth 2>/dev/null
-    run chmod 600 "$etc/tls/privkey.pem"
-    changed="$changed certificate"
-}
-
-# A certificate that browsers trust, when DOMAIN and EMAIL are given; renewed by certbot's timer.
-obtain_certificate() {
-    [ -n "$domain" ] || return 0
-    [ -n "$email" ] || stop 2 "DOMAIN=$domain needs EMAIL= as well, for the certificate authority."
-    put "$here/nginx/certbot-hook.sh" /etc/letsencrypt/renewal-hooks/deploy/parley 755 || true
-    run certbot certonly --webroot -w /var/lib/parley-acme -d "$domain" --email "$email" \
-        --agree-tos --non-interactive --keep-until-expiring --quiet ||
-        say "no certificate for $domain yet (its name must lead to this machine, port 80); the self-signed one stays."
+# What a bundle brings along, and the settings that let it work without a network. Only a machine
+# that has no settings yet gets them.
+install_model() {
+    [ -f "$bundle/model" ] || return 0
+    for model in "$bundle"/models/*.gguf; do
+        [ -e "$model" ] || continue
+        run install -d -o parley -g parley -m 750 /var/lib/parley /var/lib/parley/models
+        cmp -s "$model" "/var/lib/parley/models/${model##*/}" ||
+            run install -o parley -g parley -m 640 "$model" /var/lib/parley/models/
+    done
+    [ ! -s "$etc/parley.env" ] || return 0
+    printf 'PARLEY_MODEL__NAME=%s\nPARLEY_MODEL__OFFLINE=true\n' "$(cat "$bundle/model")" >"$scratch/parley.env"
+    run install -m 640 -g parley "$scratch/parley.env" "$etc/parley.env"
 }
 
 # --- units and nginx ---------------------------------------------------------------------------------
 
 install_units() {
     units_changed=''
-    next=$(mktemp)
+    next=$scratch/parley-next.service
     sed 's|/opt/parley/current/|/opt/parley/next/|' "$here/systemd/parley.service" >"$next"
     put "$here/systemd/parley.service" "$units/parley.service" 644 && units_changed=yes
     put "$next" "$units/parley-next.service" 644 && units_changed=yes
-    rm -f "$next"
     for unit in parley-backup.service parley-backup.timer; do
         put "$here/systemd/$unit" "$units/$unit" 644 && units_changed=yes
     done
@@ -181,37 +172,18 @@ drain_drop_in() {
     seconds=$(setting PARLEY_DRAIN_SECONDS)
     path=$units/parley.service.d/drain.conf
     if [ -z "$seconds" ]; then [ -e "$path" ] && run rm -f "$path"; return; fi
-    file=$(mktemp)
     printf '# From PARLEY_DRAIN_SECONDS=%s in parley.env, by the installer.\n[Service]\nTimeoutStopSec=%s\n' \
-        "$seconds" "$(awk "BEGIN { print int($seconds) + 16 }")" >"$file"
-    put "$file" "$path" 644 && result=0 || result=1
-    rm -f "$file"
-    return "$result"
-}
-
-# The directive for HTTP/2 has moved with nginx 1.25.1; IPv6 may be off.
-render_site() {
-    found=$(nginx -v 2>&1 | sed -n 's|.*nginx/\([0-9]*\)\.\([0-9]*\)\.\([0-9]*\).*|\1 \2 \3|p')
-    tls=' ssl http2 default_server;' http2=''
-    # shellcheck disable=SC2086 # three numbers
-    set -- ${found:-1 22 0}
-    if [ $(($1 * 1000000 + $2 * 1000 + $3)) -ge 1025001 ]; then
-        tls=' ssl default_server;' http2='\n    http2 on;'
-    fi
-    six='' six_tls=''
-    if [ -e /proc/net/if_inet6 ]; then
-        six='\n    listen [::]:80 default_server;' six_tls="\\n    listen [::]:443$tls"
-    fi
-    sed -e "s|@SERVER_NAME@|${domain:-_}|" -e "s|@LISTEN_80@|listen 80 default_server;$six|" \
-        -e "s|@LISTEN_443@|listen 443$tls$six_tls$http2|" "$here/nginx/site.conf"
+        "$seconds" "$(awk "BEGIN { print int($seconds) + 16 }")" >"$scratch/drain.conf"
+    put "$scratch/drain.conf" "$path" 644
 }
 
 install_nginx() {
-    saved=$(mktemp -d)
-    [ -n "$dry" ] || cp -a /etc/nginx "$saved/nginx"
+    [ -n "$dry" ] || cp -a /etc/nginx "$scratch/nginx"
     nginx_changed=''
-    render_site >"$saved/site.conf"
-    put "$saved/site.conf" /etc/nginx/sites-available/parley 644 && nginx_changed=yes
+    six=''
+    [ ! -e /proc/net/if_inet6 ] || six=yes
+    sh "$here/nginx/render.sh" "${domain:-_}" "$six" >"$scratch/site.conf"
+    put "$scratch/site.conf" /etc/nginx/sites-available/parley 644 && nginx_changed=yes
     put "$here/nginx/http.conf" /etc/nginx/conf.d/10-parley-http.conf 644 && nginx_changed=yes
     put "$here/nginx/errors-http.conf" /etc/nginx/conf.d/11-parley-errors.conf 644 && nginx_changed=yes
     put "$here/nginx/main.conf" /etc/nginx/modules-enabled/50-parley-main.conf 644 && nginx_changed=yes
@@ -226,10 +198,9 @@ install_nginx() {
     fi
     if ! run nginx -t -q; then
         rm -rf /etc/nginx
-        mv "$saved/nginx" /etc/nginx
+        mv "$scratch/nginx" /etc/nginx
         stop 7 "nginx refuses the configuration, for the reason above; its old one is back and still runs."
     fi
-    rm -rf "$saved"
     # A sandbox begins with a start; everything else is a reload, which no stream notices.
     if put "$here/nginx/hardening.conf" "$units/nginx.service.d/parley-hardening.conf" 644; then
         run systemctl daemon-reload
@@ -246,9 +217,11 @@ install_nginx() {
 do_install() {
     version=$1
     case $version in '' | *[!A-Za-z0-9._+-]*) stop 2 "VERSION '$version' is not accepted; use letters, digits, . _ + -" ;; esac
+    [ -z "$domain" ] || [ -n "$email" ] || stop 2 "DOMAIN=$domain needs EMAIL= as well, for the certificate authority. Nothing was changed."
     require_machine
     require_disk
     require_ports
+    require_certificate
     install_foundation
     build_release
     install_units
@@ -275,7 +248,7 @@ do_remove() {
     run systemctl reset-failed 2>/dev/null || true
     run systemctl try-restart nginx.service || say "nginx does not start again; see: systemctl status nginx"
     run rm -rf "$base" "$etc" /var/lib/parley /var/lib/parley-acme "$cache" /run/parley-front.sock
-    run rm -f /usr/lib/sysusers.d/parley.conf /usr/lib/tmpfiles.d/parley.conf /run/parley-install.lock
+    run rm -f /usr/lib/sysusers.d/parley.conf /usr/lib/tmpfiles.d/parley.conf /run/parley-install.lock /usr/local/bin/parley
     for user in parley-build parley; do
         ! getent passwd "$user" >/dev/null || run userdel "$user"
     done

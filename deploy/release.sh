@@ -49,12 +49,15 @@ build_release() {
     say "building release $version"
     run rm -rf "$release"
     run cp -R "$tree" "$release"
-    run chown -R parley-build:parley-build "$release"
     [ ! -d "$bundle/cache" ] || run cp -R "$bundle/cache/." "$cache/"
-    run chown -R parley-build:parley-build "$cache"
+    # To where the builder may read: a bundle may have been unpacked at root's home.
+    [ ! -d "$bundle/wheels" ] || run cp -R "$bundle/wheels" "$release/.offered"
+    [ ! -f "$bundle/sbom.cdx.json" ] || run cp "$bundle/sbom.cdx.json" "$release/"
+    run chown -R parley-build:parley-build "$release" "$cache"
     build_as_builder "${python:-python3}" -B -E -s -m deploy.setup ||
         { run rm -rf "$release"; stop 6 "release $version could not be built; what serves goes on."; }
     build_as_builder "$release/.venv/bin/python" -m compileall -q -j 0 .venv/lib service || true
+    run rm -rf "$release/.offered"
     run chown -R root:root "$release"
     run touch "$release/.complete"
     changed="$changed $release"
@@ -63,7 +66,7 @@ build_release() {
 # In the release, as the user who owns nothing else. pip's settings are the machine's (/etc/pip.conf).
 build_as_builder() {
     wheels=''
-    [ -d "$bundle/wheels" ] && wheels="PIP_NO_INDEX=1 PIP_FIND_LINKS=$bundle/wheels"
+    [ ! -d "$bundle/wheels" ] || wheels="PIP_NO_INDEX=1 PIP_FIND_LINKS=$release/.offered"
     # shellcheck disable=SC2086 # words, none with spaces
     run env -i -C "$release" PATH="$PATH" HOME="$cache" PARLEY_CACHE_DIR="$cache" \
         $wheels runuser -u parley-build -- "$@"

@@ -132,16 +132,16 @@ def provide_sources(package: Locked, cache: Path, pip: Pip) -> Path:
     if archive.exists() and _sha256(archive) in package.sha256:
         return archive
     pip.say(f"fetching the sources of {package.name} {package.version}")
-    with _scratch(cache) as scratch:
-        locked = scratch / "locked.txt"
+    with scratch(cache) as space:
+        locked = space / "locked.txt"
         locked.write_text(package.text)
         pip.run(
             f"fetching {package.name}",
             *("download", "--no-deps", "--no-build-isolation", "--require-hashes"),
-            *("--no-binary", package.name, "--dest", str(scratch), "--requirement", str(locked)),
+            *("--no-binary", package.name, "--dest", str(space), "--requirement", str(locked)),
         )
         folder.mkdir(parents=True, exist_ok=True)
-        fetched = next(scratch.glob("*.tar.gz"))
+        fetched = next(space.glob("*.tar.gz"))
         fetched.replace(archive)
     if _sha256(archive) not in package.sha256:
         raise Failure(f"{archive} does not have the SHA-256 that the lock names; delete it.")
@@ -154,19 +154,19 @@ def _build(package: Locked, cache: Path, key: str, pip: Pip, cmake_args: str) ->
     times = "three times that, " if cmake_args is PORTABLE_CMAKE_ARGS else ""
     pip.say(f"compiling takes about ten minutes on two processors, {times}once for this machine")
     pip.say(f"its whole output goes to {log}")
-    with _scratch(cache) as scratch:
+    with scratch(cache) as space:
         pip.with_environment(
             CMAKE_ARGS=cmake_args,
             CMAKE_BUILD_PARALLEL_LEVEL=str(_compilers_at_once()),
-            TMPDIR=str(scratch),
+            TMPDIR=str(space),
         ).watch(
             f"compiling {package.name}",
             *("wheel", "--verbose", "--no-deps", "--no-index", "--no-build-isolation"),
-            *("--wheel-dir", str(scratch / "out"), str(archive)),
+            *("--wheel-dir", str(space / "out"), str(archive)),
             log=log,
             fraction=fraction_of,
         )
-        built = next((scratch / "out").glob("*.whl"))
+        built = next((space / "out").glob("*.whl"))
         folder = cache / "wheels" / key
         folder.mkdir(parents=True, exist_ok=True)
         return built.replace(folder / built.name)
@@ -184,7 +184,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
+def scratch(cache: Path) -> Iterator[Path]:
     """Yield a folder beside the cache, so that a finished file moves into it in one step."""
     cache.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=cache))

@@ -2,14 +2,13 @@
 # image.sh build CONTEXT | run NAME PORT [podman's options] | podman WORDS: the image without a Docker engine or
 # a registry, by buildah, podman and runc. The base is the tree that machine.sh makes for its machines.
 set -eu
-state=${MACHINE_STATE:-${PARLEY_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/parley}/deploy-lab}
 base=localhost/parley-base
 tag=localhost/parley-test
 pod() { podman --runtime runc --cgroup-manager=cgroupfs "$@"; }
 case ${1:-} in
     build)
         if ! podman image exists "$base"; then
-            tar -C "$state/base-bookworm" -cf - . | podman import -q - "$base" >/dev/null
+            tar -C "$(MACHINE_SUITE=bookworm "$(dirname -- "$0")/machine.sh" base)" -cf - . | podman import -q - "$base" >/dev/null
         fi
         # Steps in a chroot need no namespaces of their own. Docker's format, as OCI's has no HEALTHCHECK.
         # The limits stay below the host's, which cannot be raised everywhere.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,11 +29,15 @@ def why_not() -> str | None:
 
 @dataclass
 class Machine:
-    """A machine at `address`. `ssh` is the command that gets there, `tree` what is deployed."""
+    """A machine at `address`. `ssh` is the command that gets there, `tree` what is deployed.
+
+    `lab` is what machine.sh was told about it, `environment` what every deploy is told.
+    """
 
     address: str
     ssh: str
     tree: Path
+    lab: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -62,13 +68,22 @@ class Machine:
             check=False,
         )
 
+    def give(self, file: Path, place: str) -> None:
+        """Copy a file over there."""
+        with file.open("rb") as content:
+            subprocess.run(
+                [*self.ssh.split(), f"root@{self.address}", f"cat > {place}"],
+                stdin=content,
+                check=True,
+            )
+
+    def reboot(self) -> None:
+        machine_command("reboot", self.lab)
+        self.wait_healthy()
+
     def token(self, name: str, *more: str) -> str:
         """A new access token."""
-        words = " ".join(["token", "create", "--name", name, *more])
-        return self.run(
-            "runuser -u parley -- env PARLEY_STATE_DIR=/var/lib/parley "
-            f"/opt/parley/current/.venv/bin/parley {words}"
-        )
+        return self.run(" ".join(["parley", "token", "create", "--name", name, *more]))
 
     def client(self, token: str = "") -> httpx.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -86,14 +101,26 @@ class Machine:
         )
 
 
-def machine_command(doing: str) -> str:
-    done = subprocess.run([str(SCRIPT), doing], capture_output=True, text=True, check=False)
+def machine_command(doing: str, lab: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        [str(SCRIPT), doing],
+        env={**os.environ, **lab},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def boot(tree: Path) -> Machine:
-    return Machine(machine_command("up"), machine_command("ssh"), tree)
+@contextmanager
+def booted(tree: Path, **lab: str) -> Iterator[Machine]:
+    """A machine that is up, and gone afterwards."""
+    try:
+        address = machine_command("up", lab)
+        yield Machine(address, machine_command("ssh", lab), tree, lab)
+    finally:
+        machine_command("down", lab)
 
 
 def clone(source: Path, directory: Path) -> Path:

@@ -77,7 +77,11 @@ make_base() {
             ;;
     esac
     mkdir -p "$state"
-    rm -rf "$base.tmp"
+    # What was interrupted may still have /proc and /sys mounted.
+    for mounted in "$base.tmp/proc" "$base.tmp/sys"; do
+        ! mountpoint -q "$mounted" || umount "$mounted"
+    done
+    rm -rf --one-file-system "$base.tmp"
     # shellcheck disable=SC2086 # a script or none
     debootstrap --variant=minbase --components=$components --include=$packages "$suite" "$base.tmp" "$mirror" $script \
         >"$state/debootstrap-$suite.log" 2>&1 ||
@@ -184,12 +188,15 @@ disconnect() {
     ! mountpoint -q "$root" || umount "$root"
 }
 
+# Never across a mount that could not be undone.
+forget() { rm -rf --one-file-system "$dir"; }
+
 case ${1:-} in
     up)
         make_base
         power_off
         disconnect
-        rm -rf "$dir"
+        forget
         make_disk
         connect
         boot
@@ -205,7 +212,7 @@ case ${1:-} in
     down)
         power_off
         disconnect
-        rm -rf "$dir"
+        forget
         ;;
     ssh) ssh_command ;;
     base)

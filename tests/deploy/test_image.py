@@ -1,7 +1,4 @@
-"""The image as production runs it: read-only, without rights, stopped while somebody still listens.
-
-PARLEY_TEST_WHEELS names a folder with all wheels, llama.cpp's as well; else the build compiles it.
-"""
+"""The image as production runs it: read-only, without rights, stopped while somebody still listens."""
 
 from __future__ import annotations
 
@@ -17,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.machine import ROOT
+from tests.deploy.conftest import Bundle
+from tests.deploy.machine import ROOT, clone
 from tests.faults.streams import Stream
 from tests.ports import free_port
 
@@ -40,11 +38,10 @@ def image(*words: str, check: bool = True) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _built(tmp_path_factory: pytest.TempPathFactory) -> None:
-    context = tmp_path_factory.mktemp("image") / "context"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(context)], check=True)
-    if wheels := os.environ.get("PARLEY_TEST_WHEELS"):
-        shutil.copytree(wheels, context / "wheels")
+def _built(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> None:
+    """From wheels that are there already; else the build would compile llama.cpp for half an hour."""
+    context = clone(ROOT, tmp_path_factory.mktemp("image") / "context")
+    bundle.wheels_into(context / "wheels")
     image("build", str(context))
 
 
@@ -119,7 +116,7 @@ def test_stop_lets_a_stream_finish_and_exits_cleanly(start: Callable[..., Contai
 def test_a_model_that_does_not_fit_the_memory_limit_is_one_sentence(
     start: Callable[..., Container],
 ) -> None:
-    container = start("--memory", "100m")
+    container = start("--memory", "160m")
     image("podman", "wait", container.name)
     logs = subprocess.run(
         [str(SCRIPT), "podman", "logs", container.name], capture_output=True, text=True, check=False

@@ -1,13 +1,12 @@
 """The whole way: a booted machine is deployed to, used, hurt, upgraded, and left as it was.
 
 In the order of the file (`make test-deploy` sees to that): a machine has a life, not states.
-PARLEY_TEST_WHEELS names a folder of all wheels where the machine shall not fetch them.
+MACHINE_SUITE names another distribution than Debian 12 (see machine.sh).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.machine import ROOT, Machine, boot, clone, machine_command, successor, why_not
+from tests.deploy.conftest import Bundle
+from tests.deploy.machine import ROOT, Machine, booted, clone, successor, why_not
 from tests.faults.streams import ENDS
 
 NUM_STREAMS = 20
@@ -31,15 +31,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    try:
-        machine = boot(clone(ROOT, tmp_path_factory.mktemp("deployed") / "tree"))
-        if wheels := os.environ.get("PARLEY_TEST_WHEELS"):
-            machine.environment["WHEELS"] = wheels
+def machine(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[Machine]:
+    space = tmp_path_factory.mktemp("deployed")
+    with booted(clone(ROOT, space / "tree")) as machine:
+        machine.environment["WHEELS"] = str(bundle.wheels_into(space / "wheels"))
         machine.run("mkdir -p /etc/parley; echo PARLEY_MODEL__NAME=pocket > /etc/parley/parley.env")
         yield machine
-    finally:
-        machine_command("down")
 
 
 @pytest.fixture
@@ -222,8 +219,7 @@ def test_offline_it_has_no_network_at_all(machine: Machine, client: httpx.Client
 
 def test_it_is_there_after_a_reboot(machine: Machine, client: httpx.Client) -> None:
     client.post("/chat", json={"message": "Hello!"}).raise_for_status()
-    machine_command("reboot")
-    machine.wait_healthy()
+    machine.reboot()
     with machine.client(TOKENS[0]) as after:
         reply = after.post("/chat", json={"message": "What is the capital of France?"})
     assert "Paris" in reply.json()["response"]
