@@ -93,9 +93,9 @@ def create_app(
         redoc_url=None,
         lifespan=_lifespan(settings, engines, store),
         middleware=_middleware(settings, replies),
+        # As they are: `include_router` would have the first request build each of them once more.
+        routes=[route for router in ROUTERS for route in router.routes],
     )
-    for router in ROUTERS:
-        app.include_router(router)
     app.mount("/static", Static(directory=native.STATIC, check_dir=False), name="static")
     install_error_replies(app, replies)
     return app
