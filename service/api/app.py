@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from service import __version__, log
-from service.api import admin, docs, health, login, models
+from service.api import admin, conversation_items, docs, health, login, models
 from service.api import conversations as conversation_routes
 from service.api.access import Access
 from service.api.deps import Parts
@@ -31,6 +31,7 @@ from service.chat.archive import Archive
 from service.chat.conversations import Conversations, ConversationStore
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
+from service.chat.items import Items
 from service.chat.responses import Responses
 from service.chat.switching import Switching
 from service.domain.access import ANONYMOUS, Limits, Principal
@@ -43,6 +44,7 @@ from service.store.admissions import SqlAdmissions
 from service.store.archive import SqlArchive
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
+from service.store.items import SqlItems
 from service.store.responses import SqlResponses
 from service.store.spending import SqlSpending
 
@@ -54,6 +56,7 @@ ROUTERS = (
     docs.router,
     admin.router,
     conversation_routes.router,
+    conversation_items.router,
     models.router,
     llama_server.router,
     llama_server.infill_router,
@@ -143,6 +146,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         vectors = Vectors(used_engines, settings.embed, settings.rerank, spending)
         conversations = Conversations(chat, store or SqlConversations(database))
         archive = Archive(SqlArchive(database))
+        items = Items(archive, SqlItems(database))
+        kept_responses = Responses(SqlResponses(database), items)
         limits = RequestLimits(SqlAdmissions(database))
         app.state.parts = Parts(
             settings,
@@ -156,7 +161,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             limits,
             spending,
             tokens,
-            Responses(SqlResponses(database)),
+            kept_responses,
+            items,
         )
         forgetting = _forgetting(archive, settings.store.keep_days)
         try:
@@ -164,6 +170,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         finally:
             if forgetting is not None:
                 forgetting.cancel()
+            await kept_responses.aclose()
             if engines is None:
                 await used_engines.aclose()
             await spending.aclose()

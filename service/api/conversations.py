@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
+from service.api.conversation_items import MAX_ITEMS, NewItem, append
 from service.api.deps import (
     ArchiveDep,
     ChatDep,
     ConversationsDep,
+    ItemsDep,
     PrincipalDep,
 )
 from service.api.fields import Text
+from service.api.items import to_conversation
 from service.api.replies import Json, encode_json
 from service.chat.archive import Archive, to_markdown
 from service.chat.documents import STATUSES, from_document, to_document
 from service.chat.ledger import open_ledger
 from service.domain.access import Principal
-from service.domain.chat import Role
-from service.domain.conversation import AnswerState, ConversationSummary, KeptMessage
+from service.domain.conversation import AnswerState, KeptMessage
 from service.domain.errors import InvalidRequest
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
@@ -54,14 +56,18 @@ class ConversationList(BaseModel):
 
 
 class TitleBody(BaseModel):
-    """A conversation's title, here or in `metadata`."""
+    """A conversation's title, here or in `metadata`, which may hold anything else beside it."""
 
     title: Text | None = None
-    metadata: dict[str, Text] | None = None
+    metadata: dict[str, Text] | None = Field(None, max_length=16)
 
     @property
     def wanted(self) -> str:
         return self.title or (self.metadata or {}).get("title", "")
+
+
+class NewBody(TitleBody):
+    items: list[NewItem] | None = Field(None, max_length=MAX_ITEMS)
 
 
 class ForkBody(BaseModel):
@@ -94,16 +100,22 @@ async def list_conversations(
 ) -> Response:
     """The caller's conversations, the last used first."""
     found = await archive.summaries(principal, limit + 1, before)
-    page = [_to_reply(one) for one in found[:limit]]
+    page = [to_conversation(one) for one in found[:limit]]
     return Json({"object": "list", "data": page, "has_more": len(found) > limit})
 
 
 @router.post("", response_model=ConversationReply)
 async def create(
-    archive: ArchiveDep, principal: PrincipalDep, body: TitleBody | None = None
+    archive: ArchiveDep, kept: ItemsDep, principal: PrincipalDep, body: NewBody | None = None
 ) -> Response:
-    """An empty conversation."""
-    return Json(_to_reply(await archive.create(principal, body.wanted if body else "")))
+    """A conversation that is empty, or begins with `items`."""
+    wanted = body or NewBody()
+    made = await archive.create(principal, wanted.wanted)
+    if wanted.metadata:
+        await kept.describe(principal, made.id, wanted.metadata)
+    if wanted.items:
+        await append(kept, principal, made.id, wanted.items)
+    return Json(to_conversation(await archive.summary(principal, made.id)))
 
 
 @router.delete("")
@@ -146,20 +158,28 @@ async def bring(archive: ArchiveDep, principal: PrincipalDep, body: ImportBody) 
     """Keep a conversation that `export` wrote, here or elsewhere, under a new id."""
     title, said = from_document(body.model_dump())
     name = await archive.bring(principal, title, said)
-    return Json(_to_reply(await archive.summary(principal, name)))
+    return Json(to_conversation(await archive.summary(principal, name)))
 
 
 @router.get("/{conversation_id}", response_model=ConversationReply)
 async def read(archive: ArchiveDep, principal: PrincipalDep, conversation_id: str) -> Response:
-    return Json(_to_reply(await archive.summary(principal, conversation_id)))
+    return Json(to_conversation(await archive.summary(principal, conversation_id)))
 
 
 @router.post("/{conversation_id}", response_model=ConversationReply)
 async def rename(
-    archive: ArchiveDep, principal: PrincipalDep, conversation_id: str, body: TitleBody
+    archive: ArchiveDep,
+    kept: ItemsDep,
+    principal: PrincipalDep,
+    conversation_id: str,
+    body: TitleBody,
 ) -> Response:
-    """Call it something else."""
-    return Json(_to_reply(await archive.rename(principal, conversation_id, body.wanted)))
+    """Call it something else, or replace its metadata."""
+    if body.metadata is not None:
+        await kept.describe(principal, conversation_id, body.metadata)
+    if body.wanted or body.metadata is None:
+        await archive.rename(principal, conversation_id, body.wanted)
+    return Json(to_conversation(await archive.summary(principal, conversation_id)))
 
 
 @router.delete("/{conversation_id}")
@@ -171,29 +191,13 @@ async def forget(
     return Json({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
 
-@router.get("/{conversation_id}/items")
-async def items(
-    archive: ArchiveDep,
-    principal: PrincipalDep,
-    conversation_id: str,
-    limit: PageDep = 100,
-    after: Annotated[str | None, Query(description="`last_id` of the page before.")] = None,
-) -> Response:
-    """What was said, oldest first."""
-    behind = _to_key(after) if after else 0
-    found = await archive.messages(principal, conversation_id, limit + 1, behind)
-    data = [_to_item(kept) for kept in found[:limit]]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
-    return Json({"object": "list", "data": data, "has_more": len(found) > limit, **ends})
-
-
 @router.post("/{conversation_id}/fork", response_model=ConversationReply)
 async def fork(
     archive: ArchiveDep, principal: PrincipalDep, conversation_id: str, body: ForkBody | None = None
 ) -> Response:
     """A copy that goes its own way."""
     copy = await archive.fork(principal, conversation_id, body.last_turn if body else None)
-    return Json(_to_reply(copy))
+    return Json(to_conversation(copy))
 
 
 @router.post("/{conversation_id}/stop")
@@ -282,37 +286,5 @@ def _to_frame(kept: KeptMessage, told: int) -> bytes:
     return b"data: " + encode_json(event) + b"\n\n"
 
 
-def _to_reply(summary: ConversationSummary) -> dict[str, Any]:
-    return {
-        "id": summary.id,
-        "object": "conversation",
-        "title": summary.title,
-        "created_at": int(summary.created_at),
-        "updated_at": summary.updated_at,
-        "num_turns": summary.num_turns,
-        "metadata": {"title": summary.title} if summary.title else {},
-    }
-
-
-def _to_item(kept: KeptMessage) -> dict[str, Any]:
-    kind = "output_text" if kept.message.role is Role.ASSISTANT else "input_text"
-    return {
-        "id": _to_id(kept.key),
-        "type": "message",
-        "role": kept.message.role.value,
-        "status": STATUSES[kept.state],
-        "content": [{"type": kind, "text": kept.message.content}],
-        "turn": kept.turn,
-        "created_at": int(kept.created_at),
-    }
-
-
 def _to_id(key: int) -> str:
     return f"msg_{key}"
-
-
-def _to_key(item_id: str) -> int:
-    digits = item_id.removeprefix("msg_")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
-        raise InvalidRequest(f"after is {item_id!r}; it must be the id of an item.", param="after")
-    return int(digits)

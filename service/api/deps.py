@@ -16,6 +16,7 @@ from service.chat.archive import Archive
 from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
+from service.chat.items import Items
 from service.chat.responses import Responses
 from service.chat.switching import Switching
 from service.domain.access import Principal
@@ -41,6 +42,7 @@ class Parts:
     spending: Spending
     access_tokens: AccessTokens
     responses: Responses
+    items: Items
 
 
 def parts(http_request: Request) -> Parts:
@@ -103,6 +105,10 @@ def _responses(http_request: Request) -> Responses:
     return parts(http_request).responses
 
 
+def _items(http_request: Request) -> Items:
+    return parts(http_request).items
+
+
 def _access_tokens(http_request: Request) -> AccessTokens:
     return parts(http_request).access_tokens
 
@@ -135,6 +141,7 @@ ArchiveDep = Annotated[Archive, Depends(_archive)]
 DoorDep = Annotated[Door, Depends(_door)]
 AccessTokensDep = Annotated[AccessTokens, Depends(_access_tokens)]
 ResponsesDep = Annotated[Responses, Depends(_responses)]
+ItemsDep = Annotated[Items, Depends(_items)]
 SpendingDep = Annotated[Spending, Depends(_spending)]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

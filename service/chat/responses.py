@@ -2,77 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
-from service.chat.generate import Generation
+from service.chat.background import Draft, Writer
+from service.chat.generate import EventSource
+from service.chat.items import Items
 from service.domain.access import Principal
-from service.domain.conversation import KeptResponse
-from service.domain.errors import ResponseNotFound, StoreUnavailable
+from service.domain.conversation import KeptResponse, ResponseState
+from service.domain.errors import ConversationNotFound, ResponseNotFound, StoreUnavailable
 from service.domain.events import Event, Failed, Finished
 
 MAX_CHAIN = 1000
+WATCH_SECONDS = 0.25
 
 
 class ResponseStore(Protocol):
     """Keeps responses, each under its principal. All methods raise `StoreUnavailable`."""
 
-    async def keep(self, principal_id: str, response: KeptResponse) -> None: ...
+    async def keep(
+        self, principal_id: str, response: KeptResponse, events: Sequence[str] = ()
+    ) -> None: ...
+
+    async def grow(
+        self, principal_id: str, response: KeptResponse, number: int, events: Sequence[str]
+    ) -> bool:
+        """Replace a response that is being written, and add events from `number` on. Whether it
+        was still wanted."""
+        ...
+
+    async def cancel(self, principal_id: str, response_id: str) -> None:
+        """Want it no more, if it is still being written."""
+        ...
 
     async def chain(self, principal_id: str, response_id: str, most: int) -> list[KeptResponse]:
         """The response and those it goes on from, the oldest first; none where it is unknown."""
         ...
 
+    async def growth(
+        self, principal_id: str, response_id: str, number: int
+    ) -> tuple[KeptResponse, list[str]] | None:
+        """The response as it is now, and its events from `number` on; None where there is none."""
+        ...
+
     async def forget(self, principal_id: str, response_id: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What was told of a response since the last look, and how it is kept; `kept` is None while
+    it is being written here."""
+
+    events: Sequence[str]
+    kept: KeptResponse | None
 
 
 class Responses:
     """A principal's kept responses. Raises `ResponseNotFound` for one that is not there."""
 
-    def __init__(self, store: ResponseStore) -> None:
+    def __init__(self, store: ResponseStore, items: Items) -> None:
         self._store = store
+        self._items = items
+        self._writers: dict[tuple[str, str], Writer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def chain(self, principal: Principal, response_id: str) -> list[KeptResponse]:
+    async def chain(
+        self, principal: Principal, response_id: str, param: str | None = None
+    ) -> list[KeptResponse]:
         """The response and all that came before, the oldest first."""
         found = await self._store.chain(principal.id, response_id, MAX_CHAIN)
         if not found:
-            raise _unknown(response_id)
+            raise _unknown(response_id, param)
         return found
 
-    async def keep(self, principal: Principal, response: KeptResponse) -> None:
-        await self._store.keep(principal.id, response)
+    async def keep(self, principal: Principal, draft: Draft) -> None:
+        """An answer that is there, in the store and in its conversation."""
+        await self._store.keep(principal.id, draft.kept(ResponseState.ENDED), draft.events)
+        await self._remember(principal, draft)
 
     async def forget(self, principal: Principal, response_id: str) -> None:
+        """One that is being written ends."""
         if not await self._store.forget(principal.id, response_id):
             raise _unknown(response_id)
+        self._stop(principal, response_id)
+
+    async def cancel(self, principal: Principal, response_id: str) -> KeptResponse:
+        """End it, whichever worker writes it; as it is then."""
+        await self._store.cancel(principal.id, response_id)
+        self._stop(principal, response_id)
+        return (await self.chain(principal, response_id))[-1]
+
+    async def begin(self, generation: EventSource, draft: Draft, principal: Principal) -> None:
+        """Have the answer written in the background, whatever becomes of who asked. Raises
+        `StoreUnavailable`, and then closes the generation."""
+        begun = draft.kept(ResponseState.WRITING)
+        writer = Writer(generation, draft, partial(self._store.grow, principal.id))
+        try:
+            await self._store.keep(principal.id, begun, draft.events)
+        except BaseException:
+            async with generation:
+                raise
+        self._writers[principal.id, begun.id] = writer
+        task = asyncio.create_task(self._write(writer, principal, begun.id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def follow(
+        self, principal: Principal, response_id: str, number: int = 0
+    ) -> AsyncIterator[Growth]:
+        """How it grows, from event `number` on until it has ended, whichever worker writes it."""
+        kept: KeptResponse | None = None
+        while kept is None or kept.state is ResponseState.WRITING:
+            writer = self._writers.get((principal.id, response_id))
+            if writer is not None:
+                news, events, kept = writer.news, writer.draft.events[number:], None
+            else:
+                found = await self._store.growth(principal.id, response_id, number)
+                if found is None:
+                    raise _unknown(response_id)
+                news, (kept, events) = None, found
+            number += len(events)
+            yield Growth(events, kept)
+            if news is not None:
+                await news.wait()
+            elif kept is not None and kept.state is ResponseState.WRITING:
+                await asyncio.sleep(WATCH_SECONDS)
+
+    async def aclose(self) -> None:
+        """Give up what is still being written: it is lost, and says so."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _stop(self, principal: Principal, response_id: str) -> None:
+        writer = self._writers.get((principal.id, response_id))
+        if writer is not None:
+            writer.stop()
+
+    async def _write(self, writer: Writer, principal: Principal, response_id: str) -> None:
+        try:
+            if await writer.run():
+                await self._remember(principal, writer.draft)
+        finally:
+            del self._writers[principal.id, response_id]
+            writer.tell()
+
+    async def _remember(self, principal: Principal, draft: Draft) -> None:
+        turn = draft.turn()
+        if turn is not None:
+            with suppress(ConversationNotFound):  # it was forgotten meanwhile, as somebody wanted
+                await self._items.append(principal, turn)
 
 
 class KeptGeneration:
-    """A generation whose whole answer is in the store before its last event comes.
-
-    `describe` makes of every event what is to be told of it, and of the last one what is kept;
-    None keeps nothing.
-    """
+    """A generation whose whole answer is in the store before its last event comes."""
 
     def __init__(
-        self,
-        generation: Generation,
-        responses: Responses,
-        principal: Principal,
-        describe: Callable[[Event], KeptResponse | None],
+        self, generation: EventSource, responses: Responses, principal: Principal, draft: Draft
     ) -> None:
         self._generation = generation
         self._responses = responses
         self._principal = principal
-        self._describe = describe
+        self._draft = draft
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         async for event in self._generation:
-            kept = self._describe(event)
-            if isinstance(event, Finished) and kept is not None:
+            self._draft.take(event)
+            if isinstance(event, Finished) and self._draft.is_kept:
                 try:
-                    await self._responses.keep(self._principal, kept)
+                    await self._responses.keep(self._principal, self._draft)
                 except StoreUnavailable as error:
                     yield Failed(error)
                     return
@@ -87,8 +190,8 @@ class KeptGeneration:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._generation.aclose()
+        await self._generation.__aexit__(kind, error, trace)
 
 
-def _unknown(response_id: str) -> ResponseNotFound:
-    return ResponseNotFound(f"There is no response `{response_id[:200]}`.")
+def _unknown(response_id: str, param: str | None = None) -> ResponseNotFound:
+    return ResponseNotFound(f"There is no response `{response_id[:200]}`.", param=param)

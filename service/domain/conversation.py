@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.domain.chat import Message, Role
@@ -39,24 +40,29 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A conversation in a list; times in seconds since 1970."""
+    """A conversation in a list; times in seconds since 1970. `metadata` is its owner's."""
 
     id: str
     title: str
     created_at: float
     updated_at: float
     num_turns: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptMessage:
-    """A message as it is kept; `turn` counts exchanges from 1. `key` grows with time."""
+    """A message as it is kept; `turn` counts exchanges from 1. `key` grows with time.
+
+    `items` is where it was more than text: a JSON list in the words of OpenAI's Responses.
+    """
 
     key: int
     turn: int
     message: Message
     state: AnswerState
     created_at: float
+    items: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,16 @@ class SearchHit:
     created_at: float
 
 
+class ResponseState(StrEnum):
+    """`WRITING`: it still grows. `ENDED`: its reply says how. `CANCELLED`: nobody wants it on.
+    `LOST`: whoever wrote it has gone, and what was written so far is kept."""
+
+    WRITING = "writing"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
 @dataclass(frozen=True, slots=True)
 class KeptResponse:
     """An answer that can be gone on from by its id: what was new in its request, and the reply,
@@ -80,6 +96,7 @@ class KeptResponse:
     previous_id: str | None
     input: str
     reply: str
+    state: ResponseState = ResponseState.ENDED
 
 
 MAX_TITLE = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,6 +123,7 @@ class SqlArchive:
             if source is None:
                 return False
             row = {"principal_id": principal_id, "id": new_id, "title": source.title}
+            row["metadata"] = source.metadata
             made = connection.execute(
                 insert(conversations).values(**row, created_at=now, updated_at=now)
             ).inserted_primary_key
@@ -211,7 +213,8 @@ def _summaries() -> Any:
 
 
 def _to_summary(row: Row[Any]) -> ConversationSummary:
-    return ConversationSummary(row.id, row.title, row.created_at, row.updated_at, row.num_turns)
+    times = row.created_at, row.updated_at
+    return ConversationSummary(row.id, row.title, *times, row.num_turns, json.loads(row.metadata))
 
 
 def _to_message(row: Row[Any], abandoned: float) -> KeptMessage:
@@ -219,7 +222,7 @@ def _to_message(row: Row[Any], abandoned: float) -> KeptMessage:
     if state is AnswerState.WRITING and row.updated_at < abandoned:
         state = AnswerState.CUT
     message = Message(Role(row.role), row.content, reasoning=row.reasoning)
-    return KeptMessage(row.key, row.turn, message, state, row.created_at)
+    return KeptMessage(row.key, row.turn, message, state, row.created_at, row.items)
 
 
 def _to_row(kept: KeptMessage) -> dict[str, Any]:

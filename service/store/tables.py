@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -28,6 +29,7 @@ conversations = Table(
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("title", Text, nullable=False, server_default=text("''")),
+    Column("metadata", Text, nullable=False, server_default=text("'{}'")),
     UniqueConstraint("principal_id", "id"),
     Index("conversations_by_recency", "principal_id", "updated_at"),
     Index("conversations_by_age", "updated_at"),
@@ -51,6 +53,7 @@ messages = Table(
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("stop_wanted", Integer, nullable=False, server_default=text("0")),
+    Column("items", Text),
     UniqueConstraint("conversation_key", "turn", "role"),
 )
 
@@ -127,6 +130,23 @@ responses = Table(
     Column("created_at", Float, nullable=False),
     Column("input", Text, nullable=False),
     Column("reply", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'ended'")),
+    Column("updated_at", Float, nullable=False, server_default=text("0")),
     UniqueConstraint("principal_id", "id"),
     Index("responses_by_age", "created_at"),
+)
+
+response_events = Table(
+    "response_events",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column(
+        "response_key",
+        Integer,
+        ForeignKey("responses.key", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("first_number", Integer, nullable=False),
+    Column("events", LargeBinary, nullable=False),
+    UniqueConstraint("response_key", "first_number"),
 )

@@ -18,7 +18,8 @@ async def say(client: httpx.AsyncClient, text: str, session: str = "talk") -> No
 
 
 async def texts(client: httpx.AsyncClient, session: str) -> list[str]:
-    items = (await client.get(f"/v1/conversations/{session}/items")).json()["data"]
+    path = f"/v1/conversations/{session}/items"
+    items = (await client.get(path, params={"order": "asc"})).json()["data"]
     return [part["text"] for item in items for part in item["content"]]
 
 

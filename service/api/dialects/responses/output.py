@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Sequence
 from typing import Any
 
+from service.api.items import new_id
 from service.domain.events import (
+    Candidate,
     Event,
     Finished,
     FinishReason,
     ReasoningDelta,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
     Usage,
 )
@@ -18,22 +21,21 @@ from service.domain.events import (
 Wire = dict[str, Any]
 
 
-def new_id(kind: str) -> str:
-    return f"{kind}_{uuid.uuid4().hex}"
-
-
 class Output:
     """The items of one response. An item ends when another one begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_logprobs: bool = False) -> None:
         self.items: list[Wire] = []
+        self._with_logprobs = with_logprobs
         self._open: Wire | None = None
         self._call: int | None = None
 
     def feed(self, event: Event) -> list[Wire]:
         """What a delta brings, as vendor events without their numbers."""
         if isinstance(event, TextDelta):
-            return [*self._begin("message"), *self._grow(event.text)] if event.text else []
+            if not event.text and not event.logprobs:
+                return []
+            return [*self._begin("message"), *self._grow(event.text, event.logprobs)]
         if isinstance(event, ReasoningDelta):
             return [*self._begin("reasoning"), *self._grow(event.text)]
         if isinstance(event, ToolCallDelta):
@@ -72,16 +74,18 @@ class Output:
         events += self._add(item | {"status": "in_progress"})
         item = self.items[-1]
         item["content"].append(part)
-        added = {"type": "response.content_part.added", **self._place(), "part": dict(part)}
+        begun = {**part, "logprobs": []} if kind == "message" else dict(part)
+        added = {"type": "response.content_part.added", **self._place(), "part": begun}
         return [*events, added]
 
-    def _grow(self, text: str) -> list[Wire]:
+    def _grow(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> list[Wire]:
         part = self.items[-1]["content"][0]
         part["text"] += text
         kind = "reasoning_text" if part["type"] == "reasoning_text" else "output_text"
         event: Wire = {"type": f"response.{kind}.delta", **self._place(), "delta": text}
         if kind == "output_text":
-            event["logprobs"] = []
+            event["logprobs"] = to_logprobs(logprobs) if self._with_logprobs else []
+            part["logprobs"] += event["logprobs"]
         return [event]
 
     def _add(self, item: Wire) -> list[Wire]:
@@ -108,7 +112,7 @@ class Output:
             kind = "reasoning_text" if part["type"] == "reasoning_text" else "output_text"
             done: Wire = {"type": f"response.{kind}.done", **where, "text": part["text"]}
             if kind == "output_text":
-                done["logprobs"] = []
+                done["logprobs"] = part["logprobs"]
             events.append(done)
             events.append({"type": "response.content_part.done", **where, "part": dict(part)})
         return [*events, {"type": "response.output_item.done", **place, "item": dict(item)}]
@@ -128,8 +132,24 @@ def to_status(finished: Finished) -> tuple[str, Wire | None]:
 def to_usage(usage: Usage) -> Wire:
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.total_tokens,
+    }
+
+
+def to_logprobs(logprobs: Sequence[TokenLogprob]) -> list[Wire]:
+    return [
+        {**_to_entry(one.chosen), "top_logprobs": [_to_entry(other) for other in one.top]}
+        for one in logprobs
+    ]
+
+
+def _to_entry(candidate: Candidate) -> Wire:
+    """`bytes` says what a token is that is half a character, which `token` can't."""
+    return {
+        "token": candidate.text.decode("utf-8", "replace"),
+        "logprob": candidate.logprob,
+        "bytes": list(candidate.text),
     }

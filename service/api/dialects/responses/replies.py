@@ -4,113 +4,190 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from service.api.dialects.responses.output import Output, Wire, new_id, to_status, to_usage
+from service.api.dialects.responses.output import Output, Wire, to_status, to_usage
 from service.api.dialects.responses.schemas import ResponseBody
-from service.api.dialects.responses.translate import Item
 from service.api.errors import Problem
-from service.api.openai_errors import to_error_body
+from service.api.items import Item, new_id, to_turns
 from service.api.replies import encode_json
-from service.domain.conversation import KeptResponse
-from service.domain.events import Event, Finished
+from service.chat.items import KeptTurn
+from service.domain.conversation import AnswerState, KeptResponse, ResponseState
+from service.domain.events import Event, Failed, Finished, FinishReason, QueuePosition
 from service.domain.model import ModelInfo
+
+_CUT_SHORT = (FinishReason.CANCELLED, FinishReason.SHUTDOWN, FinishReason.DEADLINE)
+STOPPED = "The service stopped before the answer was complete."
 
 
 class Drafted:
-    """One response while it is written: fed with events, it knows what to tell and what to keep."""
+    """One response while it is written: it takes events in, and `events` are the frames that tell
+    of it, each with its number. `new` are the items that its request brought, as they are kept."""
 
-    def __init__(self, body: ResponseBody, new: Sequence[Item], model: ModelInfo) -> None:
+    def __init__(
+        self,
+        body: ResponseBody,
+        new: Sequence[Item],
+        model: ModelInfo,
+        conversation_id: str | None = None,
+    ) -> None:
         self.id = new_id("resp")
-        self.body = body
-        self.model = model
-        self.created_at = int(time.time())
-        self.final: Wire = {}
-        self.waiting: deque[list[Wire]] = deque()
+        self.is_kept = body.store is not False
+        self.events: list[str] = []
+        self._body = body
+        self._model = model
         self._new = new
-        self._output = Output()
+        self._conversation_id = conversation_id
+        self._output = Output(with_logprobs=body.wants_logprobs)
+        self._created_at = int(time.time())
+        self._status = "queued" if body.background else "in_progress"
+        self._facts: Wire = {}
+        for kind in ("created", self._status):
+            self._tell({"type": f"response.{kind}", "response": self.reply()})
 
-    def describe(self, event: Event) -> KeptResponse | None:
-        """Takes the event in; what is to be kept when it was the last one."""
-        told = self._output.feed(event)
+    def take(self, event: Event) -> None:
+        if isinstance(event, QueuePosition):
+            return
+        if isinstance(event, Failed):
+            self._fail(event.error.message)
+            return
+        if self._status == "queued":
+            self._status = "in_progress"
+            self._tell({"type": "response.in_progress", "response": self.reply()})
         if isinstance(event, Finished):
-            status, details = to_status(event)
-            told = self._output.end(whole=status == "completed")
-            usage = to_usage(event.usage)
-            self.final = self.reply(status, incomplete_details=details, usage=usage)
-            told = [*told, {"type": f"response.{status}", "response": self.final}]
-        self.waiting.append(told)
-        if not isinstance(event, Finished) or self.body.store is False:
-            return None
-        items = [{**item, "id": item.get("id") or new_id("msg")} for item in self._new]
-        previous = self.body.previous_response_id
-        return KeptResponse(self.id, previous, json.dumps(items), json.dumps(self.final))
+            self._end(event)
+            return
+        for told in self._output.feed(event):
+            self._tell(told)
 
-    def reply(self, status: str = "in_progress", **facts: Any) -> Wire:
+    def kept(self, state: ResponseState) -> KeptResponse:
+        previous = self._body.previous_response_id
+        new, reply = json.dumps(self._new), json.dumps(self.reply())
+        return KeptResponse(self.id, previous, new, reply, state)
+
+    def turn(self) -> KeptTurn | None:
+        if self._conversation_id is None or self._status not in ("completed", "incomplete"):
+            return None
+        state = AnswerState.COMPLETE if self._status == "completed" else AnswerState.CUT
+        items = [*self._new, *self._output.items]
+        return KeptTurn(self._conversation_id, to_turns(items, state))
+
+    def failure(self, number: int, message: str) -> str:
+        """The frame that ends a stream after `number` events because something broke."""
+        error = {"code": "server_error", "message": message}
+        response = self.reply() | {"status": "failed", "error": error}
+        return to_frame({"type": "response.failed", "response": response}, number)
+
+    def reply(self) -> Wire:
         """The response as it stands, with every field that the vendor's has."""
-        body = self.body
+        body = self._body
         text = body.text.model_dump(exclude_none=True, by_alias=True) if body.text else {}
+        conversation = self._conversation_id and {"id": self._conversation_id}
         return {
             "id": self.id,
             "object": "response",
-            "created_at": self.created_at,
-            "status": status,
-            "background": False,
+            "created_at": self._created_at,
+            "status": self._status,
+            "background": body.background is True,
+            "completed_at": None,
+            "conversation": conversation,
             "error": None,
             "incomplete_details": None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
-            "model": self.model.name,
+            "model": self._model.name,
             "output": self._output.items,
             "parallel_tool_calls": body.parallel_tool_calls is not False,
             "previous_response_id": body.previous_response_id,
             "reasoning": {"effort": body.reasoning and body.reasoning.effort, "summary": None},
-            "store": body.store is not False,
+            "store": self.is_kept,
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "text": {"format": {"type": "text"}, **text},
             "tool_choice": _to_choice(body),
             "tools": [tool.model_dump() for tool in body.tools or ()],
+            "top_logprobs": body.top_logprobs or 0,
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "truncation": body.truncation or "disabled",
-            "usage": None,
-            "user": body.user,
             "metadata": body.metadata or {},
-            **facts,
+            **({"user": body.user} if body.user else {}),
+            **self._facts,
         }
+
+    def _end(self, finished: Finished) -> None:
+        self._facts = {"usage": to_usage(finished.usage)}
+        if finished.reason in _CUT_SHORT:
+            self._fail(STOPPED)
+            return
+        status, details = to_status(finished)
+        for told in self._output.end(whole=status == "completed"):
+            self._tell(told)
+        self._status = status
+        self._facts["incomplete_details"] = details
+        if status == "completed":
+            self._facts["completed_at"] = int(time.time())
+        self._tell({"type": f"response.{status}", "response": self.reply()})
+
+    def _fail(self, message: str) -> None:
+        for told in self._output.end(whole=False):
+            self._tell(told)
+        self._status = "failed"
+        self._facts["error"] = {"code": "server_error", "message": message}
+        self._tell({"type": "response.failed", "response": self.reply()})
+
+    def _tell(self, event: Wire) -> None:
+        self.events.append(to_frame(event, len(self.events)))
 
 
 class ResponseFrames:
-    """The stream of one response; every event has its number."""
+    """The stream of one response, as far as it was not told yet."""
 
     def __init__(self, drafted: Drafted) -> None:
         self._drafted = drafted
-        self._number = 0
+        self._num_told = 0
 
     def opening(self) -> bytes:
-        begun = self._drafted.reply()
-        kinds = ("response.created", "response.in_progress")
-        return self._frames({"type": kind, "response": begun} for kind in kinds)
+        return self._rest()
 
     def event(self, event: Event) -> bytes:
-        """What `Drafted.describe` has made of the same event."""
-        return self._frames(self._drafted.waiting.popleft())
+        """What the draft has made of it, which has taken it already."""
+        return self._rest()
 
     def failure(self, problem: Problem) -> bytes:
-        error = to_error_body(problem)["error"]
-        told = {"code": error["code"] or "server_error", "message": error["message"]}
-        failed = self._drafted.reply("failed", error=told)
-        return self._frames([{"type": "response.failed", "response": failed}])
+        return self._drafted.failure(self._num_told, problem.message).encode()
 
-    def _frames(self, events: Iterable[Wire]) -> bytes:
-        return b"".join(self._frame(event) for event in events)
+    def _rest(self) -> bytes:
+        events = self._drafted.events[self._num_told :]
+        self._num_told += len(events)
+        return "".join(events).encode()
 
-    def _frame(self, event: Wire) -> bytes:
-        numbered = {**event, "sequence_number": self._number}
-        self._number += 1
-        name: str = event["type"]
-        return b"event: " + name.encode() + b"\ndata: " + encode_json(numbered) + b"\n\n"
+
+def to_frame(event: Wire, number: int) -> str:
+    data = encode_json({**event, "sequence_number": number}).decode()
+    return f"event: {event['type']}\ndata: {data}\n\n"
+
+
+def shown(kept: KeptResponse) -> Wire:
+    """A kept response as it is now: one that nobody writes on says why."""
+    reply: Wire = json.loads(kept.reply)
+    if kept.state is ResponseState.CANCELLED:
+        reply["status"] = "cancelled"
+    elif kept.state is ResponseState.LOST:
+        reply["status"] = "failed"
+        reply["error"] = {"code": "server_error", "message": STOPPED}
+    else:
+        return reply
+    for item in reply["output"]:
+        if item.get("status") == "in_progress":
+            item["status"] = "incomplete"
+    return reply
+
+
+def last_frame(kept: KeptResponse, number: int) -> str:
+    """What ends the stream of a response that nobody wrote to its end, after `number` events. The
+    vendor has no event for cancelled ones; this is the one that clients end at."""
+    kind = "failed" if kept.state is ResponseState.LOST else "incomplete"
+    return to_frame({"type": f"response.{kind}", "response": shown(kept)}, number)
 
 
 def _to_choice(body: ResponseBody) -> Any:

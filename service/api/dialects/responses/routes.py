@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from service.api.deps import Parts, PartsDep, PrincipalDep, RequestIdDep, ResponsesDep
-from service.api.dialects.responses.replies import Drafted, ResponseFrames
+from service.api.dialects.responses.following import Followed
+from service.api.dialects.responses.replies import Drafted, ResponseFrames, shown
 from service.api.dialects.responses.schemas import (
     DeletedReply,
     ErrorReply,
@@ -18,14 +19,16 @@ from service.api.dialects.responses.schemas import (
     ResponseBody,
     ResponseReply,
 )
-from service.api.dialects.responses.translate import Item, to_chat_request, to_items
+from service.api.dialects.responses.translate import to_chat_request, to_items
+from service.api.items import Item, items_of, page_of
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
 from service.chat.generate import collect
 from service.chat.responses import KeptGeneration
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest
-from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.conversation import AnswerState, ResponseState
+from service.domain.errors import InvalidRequest
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorReply, "description": "The request cannot be answered as it stands."},
@@ -33,7 +36,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The response; with `stream`, events up to `response.completed`.",
+        "description": "The response; with `stream`, events up to the one that ends it.",
         "content": {"text/event-stream": {}},
     }
 }
@@ -48,17 +51,23 @@ async def create_response(
     principal: PrincipalDep,
     request_id: RequestIdDep,
 ) -> Response:
-    """Answer, going on from an earlier response if one is named; kept unless `store` is false."""
+    """Answer, going on from an earlier response or a conversation if one is named; kept unless
+    `store` is false. With `background` the answer is written whoever waits for it."""
     new = to_items(body)
     request = await _to_request(body, new, parts, principal, request_id)
     generation = await while_connected(http_request.receive, parts.chat.start(request, principal))
-    drafted = Drafted(body, new, generation.model)
-    kept = KeptGeneration(generation, parts.responses, principal, drafted.describe)
+    drafted = Drafted(body, new, generation.model, body.conversation_id)
+    seconds = parts.settings.api.keepalive_comment_seconds
+    if body.background:
+        begun = drafted.reply()
+        await parts.responses.begin(generation, drafted, principal)
+        followed = Followed(parts.responses.follow(principal, drafted.id), 0, seconds)
+        return followed.stream() if body.stream else Json(begun)
+    kept = KeptGeneration(generation, parts.responses, principal, drafted)
     if body.stream:
-        seconds = parts.settings.api.keepalive_comment_seconds
         return EventStream(kept, ResponseFrames(drafted), seconds)
     await while_connected(http_request.receive, collect(kept))
-    return Json(drafted.final)
+    return Json(drafted.reply())
 
 
 @router.post("/input_tokens", response_model=InputTokensReply)
@@ -71,16 +80,24 @@ async def count_tokens(
     return Json({"object": "response.input_tokens", "input_tokens": count})
 
 
-@router.get("/{response_id}", response_model=ResponseReply)
+@router.get("/{response_id}", response_model=ResponseReply, responses=_EVENTS)
 async def retrieve_response(
-    responses: ResponsesDep, principal: PrincipalDep, response_id: str, stream: bool = False
+    parts: PartsDep,
+    principal: PrincipalDep,
+    response_id: str,
+    stream: bool = False,
+    starting_after: Annotated[
+        int, Query(ge=-1, description="With `stream`: the last event that is already there.")
+    ] = -1,
 ) -> Response:
-    if stream:
-        raise Unsupported(
-            "stream is only supported while a response is created; leave it out.", param="stream"
-        )
-    kept = (await responses.chain(principal, response_id))[-1]
-    return Json(json.loads(kept.reply))
+    """The response as it is now; with `stream`, the events that told and tell of it, from any
+    worker, up to its end."""
+    kept = (await parts.responses.chain(principal, response_id))[-1]
+    if not stream:
+        return Json(shown(kept))
+    number = starting_after + 1
+    told = parts.responses.follow(principal, response_id, number)
+    return Followed(told, number, parts.settings.api.keepalive_comment_seconds).stream()
 
 
 @router.delete("/{response_id}", response_model=DeletedReply)
@@ -96,11 +113,15 @@ async def delete_response(
 async def cancel_response(
     responses: ResponsesDep, principal: PrincipalDep, response_id: str
 ) -> Response:
-    """Only responses in the background can be cancelled so; closing a stream cancels others."""
-    await responses.chain(principal, response_id)
-    raise InvalidRequest(
-        f"The response `{response_id[:200]}` is not in the background; only such can be cancelled."
-    )
+    """End an answer in the background; one that has ended stays as it is. Those in the foreground
+    end when their client goes away."""
+    kept = (await responses.chain(principal, response_id))[-1]
+    if not json.loads(kept.reply)["background"]:
+        raise InvalidRequest(
+            f"The response `{response_id[:200]}` is not in the background; only such can be "
+            "cancelled."
+        )
+    return Json(shown(await responses.cancel(principal, response_id)))
 
 
 @router.get("/{response_id}/input_items", response_model=ItemList)
@@ -114,26 +135,7 @@ async def list_input_items(
 ) -> Response:
     """What was new in its request."""
     kept = (await responses.chain(principal, response_id))[-1]
-    items: list[Item] = json.loads(kept.input)
-    if order == "desc":
-        items.reverse()
-    if after is not None:
-        ids = [item["id"] for item in items]
-        if after not in ids:
-            raise InvalidRequest(f"after is {after[:80]!r}; no item has that id.", param="after")
-        items = items[ids.index(after) + 1 :]
-    page = items[:limit]
-    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
-    return Json(
-        {
-            "object": "list",
-            "data": page,
-            "first_id": None,
-            "last_id": None,
-            "has_more": len(items) > limit,
-            **ends,
-        }
-    )
+    return Json(page_of(json.loads(kept.input), limit=limit, order=order, after=after))
 
 
 async def _to_request(
@@ -141,7 +143,17 @@ async def _to_request(
 ) -> ChatRequest:
     history: list[Item] = []
     if body.previous_response_id:
-        for kept in await parts.responses.chain(principal, body.previous_response_id):
+        param = "previous_response_id"
+        for kept in await parts.responses.chain(principal, body.previous_response_id, param):
+            if kept.state is ResponseState.WRITING:
+                raise InvalidRequest(
+                    f"The response `{kept.id}` is still being written; wait for its end, or "
+                    "cancel it.",
+                    param=param,
+                )
             history += json.loads(kept.input)
             history += json.loads(kept.reply)["output"]
+    elif body.conversation_id:
+        said = await parts.items.messages(principal, body.conversation_id)
+        history = items_of(one for one in said if one.state is not AnswerState.WRITING)
     return to_chat_request(body, history, new, request_id)

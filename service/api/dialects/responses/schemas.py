@@ -8,13 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.fields import Text
 
+LOGPROBS = "message.output_text.logprobs"
+
 
 class PartBody(BaseModel):
-    """A piece of a message: text, or what the model once refused to say."""
+    """A piece of a message: text, a picture, or what the model once refused to say."""
 
     type: str
     text: Text | None = None
     refusal: Text | None = None
+    image_url: Text | None = None
 
 
 class ItemBody(BaseModel):
@@ -66,6 +69,10 @@ class ReasoningBody(BaseModel):
     summary: str | None = None
 
 
+class ConversationBody(BaseModel):
+    id: str
+
+
 class ResponseBody(BaseModel):
     """What is asked, and how it is to be answered."""
 
@@ -73,7 +80,7 @@ class ResponseBody(BaseModel):
     input: Text | list[ItemBody] | None = None
     instructions: Text | None = None
     previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
+    conversation: str | ConversationBody | None = None
     store: bool | None = None
     stream: bool | None = None
     background: bool | None = None
@@ -89,7 +96,17 @@ class ResponseBody(BaseModel):
     metadata: dict[str, str] | None = None
     user: str | None = None
     prompt: dict[str, Any] | None = None
-    top_logprobs: int | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    include: list[str] | None = None
+
+    @property
+    def conversation_id(self) -> str | None:
+        named = self.conversation
+        return named.id if isinstance(named, ConversationBody) else named
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return LOGPROBS in (self.include or ())
 
 
 class ResponseReply(BaseModel):
@@ -98,7 +115,8 @@ class ResponseReply(BaseModel):
     id: str
     object: Literal["response"]
     created_at: float
-    status: Literal["completed", "incomplete", "failed", "in_progress", "cancelled"]
+    status: Literal["completed", "incomplete", "failed", "in_progress", "queued", "cancelled"]
+    background: bool
     model: str
     output: list[dict[str, Any]]
     usage: dict[str, Any] | None
@@ -110,8 +128,8 @@ class ResponseReply(BaseModel):
 class ItemList(BaseModel):
     object: Literal["list"]
     data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool
 
 

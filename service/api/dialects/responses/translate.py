@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from service.api.dialects.responses.schemas import (
     FormatBody,
@@ -13,12 +12,12 @@ from service.api.dialects.responses.schemas import (
     PartBody,
     ResponseBody,
 )
+from service.api.items import Item, completed
 from service.domain.chat import ChatRequest, Message, Role, Tool, ToolCall, ToolChoice, ToolMode
 from service.domain.constraint import Constraint, ConstraintKind
 from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.pictures import Picture, with_marks
 from service.domain.sampling import Sampling
-
-Item = dict[str, Any]
 
 _ROLES = {
     "user": Role.USER,
@@ -28,7 +27,7 @@ _ROLES = {
 }
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_UNSUPPORTED = ("background", "conversation", "prompt")
+_UNSUPPORTED = ("prompt",)
 
 
 def to_items(body: ResponseBody) -> list[Item]:
@@ -36,9 +35,8 @@ def to_items(body: ResponseBody) -> list[Item]:
     if body.input is None:
         raise InvalidRequest("input is missing; it is text, or a list of items.", param="input")
     if isinstance(body.input, str):
-        part = {"type": "input_text", "text": body.input}
-        return [{"type": "message", "role": "user", "content": [part]}]
-    return [item.model_dump(exclude_none=True) for item in body.input]
+        return completed([{"role": "user", "content": body.input}])
+    return completed(item.model_dump(exclude_none=True) for item in body.input)
 
 
 def to_chat_request(
@@ -48,6 +46,16 @@ def to_chat_request(
     for name in _UNSUPPORTED:
         if getattr(body, name):
             raise Unsupported(f"{name} is not supported; leave it out.", param=name)
+    if body.background and body.store is False:
+        raise InvalidRequest(
+            "background is true and store is false; an answer in the background has to be kept.",
+            param="background",
+        )
+    if body.conversation and body.previous_response_id:
+        raise InvalidRequest(
+            "conversation and previous_response_id are both set; one says what came before.",
+            param="conversation",
+        )
     if body.truncation not in (None, "auto", "disabled"):
         raise InvalidRequest(
             f"truncation is {body.truncation[:40]!r}; it must be 'auto' or 'disabled'.",
@@ -74,6 +82,7 @@ def to_chat_request(
         thinking=None if effort is None else effort not in ("none", "minimal"),
         reasoning_effort=effort,
         truncate=body.truncation == "auto",
+        logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
         request_id=request_id,
     )
 
@@ -107,7 +116,8 @@ def _to_message(item: ItemBody, where: str) -> Message:
             f"{where}.role is {str(item.role)[:40]!r}; it must be one of {', '.join(_ROLES)}.",
             param=f"{where}.role",
         )
-    return Message(role, _to_text(item.content, f"{where}.content"))
+    content, pictures = _to_content(item.content, f"{where}.content", may_show=role is Role.USER)
+    return Message(role, content, pictures=pictures)
 
 
 def _add_call(messages: list[Message], item: ItemBody, where: str) -> None:
@@ -124,25 +134,36 @@ def _add_call(messages: list[Message], item: ItemBody, where: str) -> None:
 def _to_result(item: ItemBody, where: str) -> Message:
     if not item.call_id:
         raise InvalidRequest(f"{where}.call_id is missing.", param=f"{where}.call_id")
-    text = _to_text(item.output, f"{where}.output")
-    return Message(Role.TOOL, text, tool_call_id=item.call_id)
+    content, pictures = _to_content(item.output, f"{where}.output", may_show=True)
+    return Message(Role.TOOL, content, tool_call_id=item.call_id, pictures=pictures)
 
 
-def _to_text(content: str | list[PartBody] | None, where: str) -> str:
+def _to_content(
+    content: str | list[PartBody] | None, where: str, *, may_show: bool
+) -> tuple[str, tuple[Picture, ...]]:
+    """The text, and the pictures where users and tools show them."""
     if content is None:
         raise InvalidRequest(f"{where} is missing.", param=where)
     if isinstance(content, str):
-        return content
-    texts = []
-    for index, part in enumerate(content):
-        text = part.refusal if part.type == "refusal" else part.text
-        if part.type not in (*_TEXTS, "refusal"):
-            raise Unsupported(
-                f"{where}[{index}].type is {part.type[:40]!r}; this model reads only text.",
-                param=f"{where}[{index}].type",
-            )
-        texts.append(text or "")
-    return "".join(texts)
+        return content, ()
+    return with_marks(
+        _to_piece(part, f"{where}[{index}]", may_show=may_show)
+        for index, part in enumerate(content)
+    )
+
+
+def _to_piece(part: PartBody, where: str, *, may_show: bool) -> str | Picture:
+    if part.type == "input_image" and may_show:
+        if part.image_url is None:
+            raise InvalidRequest(f"{where}.image_url is missing.", param=f"{where}.image_url")
+        return Picture(part.image_url, where)
+    if part.type not in (*_TEXTS, "refusal"):
+        raise Unsupported(
+            f"{where}.type is {part.type[:40]!r}; text is read, and input_image of users and "
+            "tools.",
+            param=f"{where}.type",
+        )
+    return (part.refusal if part.type == "refusal" else part.text) or ""
 
 
 def _to_tools(body: ResponseBody) -> tuple[Tool, ...]:
@@ -155,7 +176,12 @@ def _to_tools(body: ResponseBody) -> tuple[Tool, ...]:
         if not tool.name:
             raise InvalidRequest(f"tools[{index}].name is missing.", param=f"tools[{index}].name")
     return tuple(
-        Tool.from_schema(tool.name or "", tool.description or "", tool.parameters or {})
+        Tool.from_schema(
+            tool.name or "",
+            tool.description or "",
+            tool.parameters or {},
+            strict=tool.strict is True,
+        )
         for tool in body.tools or ()
     )
 
