@@ -38,6 +38,7 @@ from service.domain.access import ANONYMOUS, Limits, Principal
 from service.domain.errors import ConfigurationError
 from service.ipc.client import Engines, connect_engines
 from service.metrics import BUILD_INFO
+from service.pictures.album import Album
 from service.settings import AuthSettings, Settings, load_settings
 from service.store.access_tokens import SqlAccessTokens
 from service.store.admissions import SqlAdmissions
@@ -142,7 +143,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         door = Door(tokens, may_stand_open=_may_open(settings), stranger=stranger)
         await used_engines.settled()  # a worker that says it is there can answer
         spending = Spending(SqlSpending(database))
-        chat = Chat(used_engines, settings.chat, Accounts(spending))
+        chat = Chat(used_engines, settings.chat, Accounts(spending), Album(settings.pictures))
         vectors = Vectors(used_engines, settings.embed, settings.rerank, spending)
         conversations = Conversations(chat, store or SqlConversations(database))
         archive = Archive(SqlArchive(database))

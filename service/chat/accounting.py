@@ -43,7 +43,7 @@ class Accounts:
         max_tokens = self._spending.bound(principal, model, job.max_tokens)
         reservation = Reservation(None, max_tokens)
         if limits.spends or limits.prompt_tokens is not None:
-            prompt_tokens = await client.count_tokens(job.prompt)
+            prompt_tokens = await client.count_tokens(job.prompt, job.pictures)
             room = max(1, client.model.context_length - prompt_tokens)
             reservation = await self._spending.reserve(principal, prompt_tokens, max_tokens, room)
         allowed = msgspec.structs.replace(

@@ -13,6 +13,7 @@ from service.chat.accounting import Accounting, Unaccounted
 from service.chat.infill import InfillRequest, to_job
 from service.chat.logprobs import AnswerLogprobs
 from service.chat.sharing import SharedBeginning
+from service.chat.showing import shown
 from service.chat.truncation import truncated
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, PromptPiece, TextRequest, ToolCall
@@ -36,12 +37,14 @@ from service.domain.events import (
     ToolCallDelta,
 )
 from service.domain.model import ModelInfo
+from service.formats.pictures import with_pictures
 from service.formats.plain_text import PlainText
 from service.formats.prepared import AnswerParser, Prepared, prepare
 from service.formats.template import ChatTemplate
 from service.ipc.client import EngineClient, Engines, EngineStream
 from service.ipc.messages import Done, Queued, Submit
-from service.settings import ChatSettings
+from service.pictures.album import Album
+from service.settings import ChatSettings, PictureSettings
 
 SPARE_TOKENS = 16
 LONG_TEXT = 65_536  # characters; less is rendered before anybody could notice
@@ -150,10 +153,15 @@ class Chat:
     """Answers chats with whatever engine is current. One per worker."""
 
     def __init__(
-        self, engines: Engines, settings: ChatSettings, accounting: Accounting | None = None
+        self,
+        engines: Engines,
+        settings: ChatSettings,
+        accounting: Accounting | None = None,
+        album: Album | None = None,
     ) -> None:
         self.engines = engines
         self.settings = settings
+        self._album = album or Album(PictureSettings())
         self._accounting = accounting or Unaccounted()
         self._template: ChatTemplate | None = None
         self._shared = SharedBeginning(settings.system_prompt)
@@ -162,6 +170,7 @@ class Chat:
         """Returns once the engine has accepted; every refusal is raised here, as `ServiceError`."""
         await self.engines.bridged()
         client = self._client_for(request)
+        request = await shown(request, client.model, self._album)
         if request.truncate:
             return await self._start_truncated(client, request, principal)
         try:
@@ -219,12 +228,14 @@ class Chat:
     async def count_tokens(self, request: ChatRequest) -> int:
         """How many tokens the request's prompt has, exactly. Raises like `start`."""
         client = self._client_for(request)
+        request = await shown(request, client.model, self._album)
         prepared = await self._prepare(request, await self._template_of(client.model))
-        return await client.count_tokens(prepared.prompt)
+        return await client.count_tokens(prepared.prompt, _files(request))
 
     async def write_down(self, request: ChatRequest) -> str:
         """The request's prompt as text. Raises like `start`."""
         client = self._client_for(request)
+        request = await shown(request, client.model, self._album)
         prepared = await self._prepare(request, await self._template_of(client.model))
         return "".join(piece.text for piece in prepared.prompt)
 
@@ -235,9 +246,10 @@ class Chat:
         allowed = client.model.context_length - room
         prompt = (await self._prepare(request, await self._template_of(client.model))).prompt
         # No token is shorter than a byte, but for a few that tokenizers put in front.
-        if sum(len(piece.text.encode()) for piece in prompt) + SPARE_TOKENS <= allowed:
+        length = sum(len(piece.text.encode()) for piece in prompt)
+        if length + SPARE_TOKENS <= allowed and not request.pictures:
             return True
-        return await client.count_tokens(prompt) <= allowed
+        return await client.count_tokens(prompt, _files(request)) <= allowed
 
     async def _submit(
         self, client: EngineClient, request: ChatRequest, principal: Principal
@@ -266,6 +278,7 @@ class Chat:
             reasoning_start=prepared.thought_start,
             reasoning_end=prepared.thought_end,
             shown_tokens=prepared.shown_tokens,
+            pictures=_files(request),
         )
         try:
             stream = await self._accounting.submit(client, job, principal)
@@ -317,13 +330,18 @@ class Chat:
 
     async def _prepare(self, request: ChatRequest, template: ChatTemplate) -> Prepared:
         def prepared() -> Prepared:
-            return prepare(template, request, thinking=self._thinks(request))
+            ready = prepare(template, request, thinking=self._thinks(request))
+            return replace(ready, prompt=with_pictures(ready.prompt, request.pictures))
 
         length = sum(len(message.content) for message in request.messages)
         length += sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
         if length > LONG_TEXT:
             return await asyncio.to_thread(prepared)
         return prepared()
+
+
+def _files(request: ChatRequest) -> tuple[bytes, ...]:
+    return tuple(picture.data for picture in request.pictures)
 
 
 def prepared_template(model: ModelInfo) -> ChatTemplate:

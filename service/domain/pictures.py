@@ -15,13 +15,17 @@ PICTURE_MARK = "\ufdd0"
 @dataclass(frozen=True, slots=True)
 class Picture:
     """`source` is an `https:` or `data:` URL; `where` names its place in the request, for
-    refusals."""
+    refusals. `data` is the file once it has been got, and `digest` tells it from all others."""
 
     source: str
     where: str = ""
+    data: bytes = b""
+    digest: str = ""
 
 
-def with_marks(parts: Iterable[str | Picture], between: str = "") -> tuple[str, tuple[Picture, ...]]:
+def with_marks(
+    parts: Iterable[str | Picture], between: str = ""
+) -> tuple[str, tuple[Picture, ...]]:
     """The parts as one text with a mark for each picture, and the pictures in their order."""
     told = list(parts)
     texts = [PICTURE_MARK if isinstance(part, Picture) else part for part in told]

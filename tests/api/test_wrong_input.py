@@ -85,7 +85,18 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
     (message(content=None), 400, "messages[0].content", "messages[0].content is missing."),
     (message(content=5), 400, "messages[0].content", "send a string or a list of parts."),
     (message(role="tool"), 400, "messages[0].tool_call_id", "tool_call_id is missing."),
-    (message(content=[{"type": "image_url"}]), 400, "messages[0].content[0].type", "only text."),
+    (
+        message(content=[{"type": "image_url"}]),
+        *(400, "messages[0].content[0].image_url", "image_url is missing."),
+    ),
+    (
+        message(content=[{"type": "image_url", "image_url": {"url": "https://a.test/b.png"}}]),
+        *(400, "messages[0].content[0]", "is a picture, and fake reads only text: it has no"),
+    ),
+    (
+        message(content=[{"type": "input_audio"}]),
+        *(400, "messages[0].content[0].type", "type is 'input_audio'; text is read"),
+    ),
     (message(content=[{"type": "text"}]), 400, "messages[0].content[0].text", "is missing."),
     (message(content="\udfff"), 400, "messages[0].content[0].text", "half a surrogate pair"),
     ({**HELLO, "model": "gpt-9"}, 404, "model", "The model `gpt-9` does not exist"),

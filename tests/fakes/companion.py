@@ -124,7 +124,7 @@ class FakeCompanion:
     async def submit(self, job: Submit) -> EngineStream:
         raise Unsupported(f"{self.model.name} runs to {self.model.mode}; it does nothing else.")
 
-    async def count_tokens(self, prompt: Prompt) -> int:
+    async def count_tokens(self, prompt: Prompt, pictures: tuple[bytes, ...] = ()) -> int:
         return len("".join(piece.text for piece in prompt).split())
 
     async def until(self, condition: Callable[[], object]) -> None:

@@ -237,7 +237,7 @@ class FakeEngine:
         await self.changed()
         return stream
 
-    async def count_tokens(self, prompt: Prompt) -> int:
+    async def count_tokens(self, prompt: Prompt, pictures: tuple[bytes, ...] = ()) -> int:
         return len(re.findall(r"\w+|[^\w\s]", "".join(piece.text for piece in prompt)))
 
     async def ask(self, question: Question) -> list[AnswerFrame]:

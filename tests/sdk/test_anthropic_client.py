@@ -237,3 +237,12 @@ async def test_the_blocking_client_works_too(url: str) -> None:
             return client.messages.create(model="fake", max_tokens=2, messages=[QUESTION])
 
     assert text_of(await asyncio.to_thread(ask_and_wait)) == "Paris, of"
+
+
+async def test_a_picture_for_a_model_that_reads_only_text_is_a_bad_request(
+    client: anthropic.AsyncAnthropic,
+) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}
+    said = {"role": "user", "content": [{"type": "image", "source": source}]}
+    with pytest.raises(anthropic.BadRequestError, match="reads only text"):
+        await ask(client, messages=[said])

@@ -37,11 +37,8 @@ async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 async def ask(client: openai.AsyncOpenAI, **options: object) -> object:
-    return await client.chat.completions.create(
-        model="fake",
-        messages=[{"role": "user", "content": "Capital of France?"}],
-        **options,  # type: ignore[call-overload]
-    )
+    asked = {"messages": [{"role": "user", "content": "Capital of France?"}], **options}
+    return await client.chat.completions.create(model="fake", **asked)  # type: ignore[call-overload]
 
 
 async def test_a_plain_answer(client: openai.AsyncOpenAI, published: Published) -> None:
@@ -287,3 +284,12 @@ async def test_several_texts_go_on_in_one_stream(
     assert sorted(ends) == [0, 1, 2, 3]
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens) == (2, 4)
+
+
+async def test_a_picture_for_a_model_that_reads_only_text_is_a_bad_request(
+    client: openai.AsyncOpenAI,
+) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
+    with pytest.raises(openai.BadRequestError, match="reads only text") as refused:
+        await ask(client, messages=[{"role": "user", "content": [picture]}])
+    assert refused.value.param == "messages[0].content[0]"

@@ -38,19 +38,37 @@ def _to_blocks(content: object) -> object:
     raise PydanticCustomError("content_type", "Send a string or a list of blocks")
 
 
+class SourceBody(BaseModel):
+    """Where a picture is: in `data`, or at `url`."""
+
+    type: Text
+    media_type: Text | None = None
+    data: Text | None = None
+    url: Text | None = None
+
+
 class ResultBlock(BaseModel):
     """A block as it may also stand in a tool's result."""
 
     type: str
     text: Text | None = None
+    source: SourceBody | None = Field(None, description="A picture.")
 
     @model_validator(mode="before")
     @classmethod
     def _unknown_is_only_named(cls, block: object) -> object:
         """What is in a block of unknown type can't be wrong."""
         if isinstance(block, dict) and isinstance(block.get("type"), str):
-            return block if block["type"] in BLOCK_TYPES else {"type": block["type"]}
+            known = block["type"] in BLOCK_TYPES
+            return _without_source(block) if known else {"type": block["type"]}
         return block
+
+
+def _without_source(block: dict[str, Any]) -> dict[str, Any]:
+    """Only a picture's source is looked at: others have shapes of their own."""
+    if block["type"] == "image":
+        return block
+    return {name: value for name, value in block.items() if name != "source"}
 
 
 ResultBlocks = Annotated[

@@ -13,6 +13,7 @@ from service.api.dialects.anthropic.schemas import (
     CountTokensBody,
     MessagesBody,
     ResultBlock,
+    SourceBody,
     TurnBody,
 )
 from service.api.dialects.anthropic.tools import allows_several, to_tool_choice, to_tools
@@ -20,6 +21,7 @@ from service.domain.chat import MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatRequest, 
 from service.domain.chat import ToolCall as Call
 from service.domain.constraint import Constraint, ConstraintKind
 from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.pictures import Picture, with_marks
 from service.domain.sampling import Sampling
 from service.log import get_logger
 
@@ -29,7 +31,7 @@ _MAX_TOKEN_COUNT = 2**31 - 1
 _BETWEEN = "\n\n"
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
 _UNSUPPORTED = ("mcp_servers", "container")
-_UNREADABLE = ("image", "document", "search_result", "container_upload")
+_UNREADABLE = ("document", "search_result", "container_upload")
 # Which blocks mean something in which role; text does in all.
 _SPEAKERS = {"tool_use": "assistant", "thinking": "assistant", "tool_result": "user"}
 # `x-anthropic-billing-header: cc_version=2.1; cch=5f3a;`: a number that some clients put before
@@ -201,15 +203,17 @@ def _to_user(blocks: Sequence[Placed]) -> Iterator[Message]:
     results = [(where, block) for where, block in blocks if block.type == "tool_result"]
     for where, block in results:
         inner = [(f"{where}.content[{i}]", b) for i, b in enumerate(block.content or [])]
-        text = _to_text(inner)
+        text, pictures = _to_content(inner)
         yield Message(
             Role.TOOL,
             f"Error: {text}" if block.is_error else text,
             tool_call_id=_required(where, "tool_use_id", block.tool_use_id),
+            pictures=pictures,
         )
     said = [placed for placed in blocks if placed[1].type != "tool_result"]
     if said or not results:
-        yield Message(Role.USER, _to_text(said))
+        text, pictures = _to_content(said)
+        yield Message(Role.USER, text, pictures=pictures)
 
 
 def _required(where: str, name: str, value: str | None) -> str:
@@ -218,22 +222,56 @@ def _required(where: str, name: str, value: str | None) -> str:
     return value
 
 
+def _to_content(
+    blocks: Sequence[tuple[str, ResultBlock]],
+) -> tuple[str, tuple[Picture, ...]]:
+    """The text of all text blocks, with pictures where they stand. Raises `Unsupported` for what
+    can be neither read nor shown."""
+    pieces = (_to_piece(where, block) for where, block in blocks)
+    return with_marks((piece for piece in pieces if piece is not None), _BETWEEN)
+
+
 def _to_text(blocks: Sequence[tuple[str, ResultBlock]]) -> str:
-    """The text of all text blocks. Raises `Unsupported` for what can't be read as text."""
-    texts: list[str] = []
-    for where, block in blocks:
-        if block.type in _UNREADABLE:
-            raise Unsupported(
-                f"{where}.type is {block.type!r}; this model reads only text.",
-                param=f"{where}.type",
-            )
-        if block.type not in BLOCK_TYPES:
-            _log.warning("block_ignored", type=block.type[:40])
-        elif block.type == "text":
-            if block.text is None:
-                raise InvalidRequest(f"{where}.text is missing.", param=f"{where}.text")
-            texts.append(block.text)
-    return _BETWEEN.join(text for text in texts if text)
+    """As `_to_content`, where no picture may stand."""
+    text, pictures = _to_content(blocks)
+    if pictures:
+        raise Unsupported(
+            f"{pictures[0].where} is a picture; only users and tools may show one.",
+            param=pictures[0].where,
+        )
+    return text
+
+
+def _to_piece(where: str, block: ResultBlock) -> str | Picture | None:
+    """None for what is ignored."""
+    if block.type in _UNREADABLE:
+        raise Unsupported(
+            f"{where}.type is {block.type!r}; text is read, and images are, by models that see.",
+            param=f"{where}.type",
+        )
+    if block.type == "image":
+        return _to_picture(where, block.source)
+    if block.type not in BLOCK_TYPES:
+        _log.warning("block_ignored", type=block.type[:40])
+    elif block.type == "text":
+        if block.text is None:
+            raise InvalidRequest(f"{where}.text is missing.", param=f"{where}.text")
+        return block.text
+    return None
+
+
+def _to_picture(where: str, source: SourceBody | None) -> Picture:
+    if source is None:
+        raise InvalidRequest(f"{where}.source is missing.", param=f"{where}.source")
+    if source.type == "url":
+        return Picture(_required(f"{where}.source", "url", source.url), where)
+    if source.type == "base64":
+        data = _required(f"{where}.source", "data", source.data)
+        return Picture(f"data:{source.media_type or ''};base64,{data}", where)
+    raise Unsupported(
+        f"{where}.source.type is {source.type[:40]!r}; 'base64' and 'url' are supported.",
+        param=f"{where}.source.type",
+    )
 
 
 def _to_sampling(body: MessagesBody) -> Sampling:

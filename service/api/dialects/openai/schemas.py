@@ -25,10 +25,20 @@ def _to_parts(content: object) -> object:
     raise PydanticCustomError("content_type", "Send a string or a list of parts")
 
 
+class ImageUrlBody(BaseModel):
+    """`detail` is the model's own business."""
+
+    url: Text
+
+
 class ContentPart(BaseModel):
     type: str
     text: Text | None = None
     refusal: Text | None = None
+    image_url: Annotated[
+        ImageUrlBody | None,
+        BeforeValidator(lambda url: {"url": url} if isinstance(url, str) else url),
+    ] = Field(None, description="A picture: an https: or data: URL.")
 
 
 class CalledFunction(BaseModel):

@@ -10,6 +10,7 @@ from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart,
 from service.api.dialects.openai.tools import to_tool_choice, to_tools
 from service.domain.chat import ChatRequest, Message, Role, ToolCall
 from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.pictures import Picture, with_marks
 
 _ROLES = {
     "developer": Role.SYSTEM,
@@ -68,30 +69,33 @@ def _to_message(body: MessageBody, where: str) -> Message:
         raise InvalidRequest(f"{where}.content is missing.", param=f"{where}.content")
     if role is Role.TOOL and not body.tool_call_id:
         raise InvalidRequest(f"{where}.tool_call_id is missing.", param=f"{where}.tool_call_id")
+    parts = enumerate(body.content or [])
+    content, pictures = with_marks(_to_piece(p, f"{where}.content[{i}]", role) for i, p in parts)
     return Message(
         role=role,
-        content=_to_text(body.content or [], f"{where}.content"),
+        content=content,
         tool_calls=tuple(
             ToolCall(call.id, call.function.name, call.function.arguments)
             for call in body.tool_calls or ()
         ),
         tool_call_id=body.tool_call_id,
         reasoning=body.reasoning_content or "",
+        pictures=pictures,
     )
 
 
-def _to_text(parts: list[ContentPart], where: str) -> str:
-    texts: list[str] = []
-    for index, part in enumerate(parts):
-        text = part.refusal if part.type == "refusal" else part.text
-        if part.type not in ("text", "refusal"):
-            raise Unsupported(
-                f"{where}[{index}].type is {part.type[:40]!r}; this model reads only text.",
-                param=f"{where}[{index}].type",
-            )
-        if text is None:
-            raise InvalidRequest(
-                f"{where}[{index}].{part.type} is missing.", param=f"{where}[{index}].{part.type}"
-            )
-        texts.append(text)
-    return "".join(texts)
+def _to_piece(part: ContentPart, where: str, role: Role) -> str | Picture:
+    """Text, or a picture where one may be shown."""
+    if part.type == "image_url" and role in (Role.USER, Role.TOOL):
+        if part.image_url is None:
+            raise InvalidRequest(f"{where}.image_url is missing.", param=f"{where}.image_url")
+        return Picture(part.image_url.url, where)
+    if part.type not in ("text", "refusal"):
+        raise Unsupported(
+            f"{where}.type is {part.type[:40]!r}; text is read, and image_url of users and tools.",
+            param=f"{where}.type",
+        )
+    text = part.refusal if part.type == "refusal" else part.text
+    if text is None:
+        raise InvalidRequest(f"{where}.{part.type} is missing.", param=f"{where}.{part.type}")
+    return text
