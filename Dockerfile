@@ -19,13 +19,15 @@ WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
 COPY wheel[s] /wheels/
 # One line per package: llama.cpp is compiled, everything else comes as a wheel with the locked hash.
-RUN mkdir -p /wheels \
+# What is installed lies in /used, so that the bill of materials is of those very files.
+RUN mkdir -p /wheels /used \
  && sed -e ':a' -e '/\\$/N; s/\\\n//; ta' requirements.lock > all.lock \
  && grep '^llama-cpp-python==' all.lock > compiled.lock && grep -v '^llama-cpp-python==' all.lock > wheels.lock \
  && { ! ls /wheels/*.whl >/dev/null 2>&1 || echo '--no-index --find-links /wheels' > offline.txt; } && touch offline.txt \
  && python3 -m venv /build && /build/bin/pip install $(cat offline.txt) --no-deps --require-hashes -r requirements-build.lock \
  && python3 -m venv /opt/parley/.venv \
- && /opt/parley/.venv/bin/pip install $(cat offline.txt) --no-deps --require-hashes --only-binary :all: -r wheels.lock
+ && /build/bin/pip download $(cat offline.txt) --no-deps --require-hashes --only-binary :all: --dest /used -r wheels.lock \
+ && /opt/parley/.venv/bin/pip install --no-index --find-links /used --no-deps --require-hashes -r wheels.lock
 # For any x86-64 processor: the kernels for each kind are libraries of their own, and the best that
 # runs is loaded (deploy/setup/wheels.py has the same flags). On ARM this takes a compiler newer than
 # Debian 12's: there, --build-arg CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS".
@@ -35,12 +37,16 @@ RUN ls /wheels/llama_cpp_python-*.whl >/dev/null 2>&1 \
  || { apt-get update && apt-get install -y --no-install-recommends ${BUILD_PACKAGES} \
    && CMAKE_ARGS="${CMAKE_ARGS}" /build/bin/pip wheel --no-deps --no-build-isolation --require-hashes \
       --no-binary llama-cpp-python --wheel-dir /wheels -r compiled.lock; }
-RUN /opt/parley/.venv/bin/pip install --no-deps --no-index /wheels/llama_cpp_python-*.whl
+RUN cp /wheels/llama_cpp_python-*.whl /used && /opt/parley/.venv/bin/pip install --no-deps --no-index /used/llama_cpp_python-*.whl
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
+COPY deploy/setup deploy/setup
 RUN /build/bin/pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
  && /opt/parley/.venv/bin/pip install --no-deps --no-index /wheels/parley-*.whl \
  && /opt/parley/.venv/bin/python -m compileall -q /opt/parley/.venv/lib
+# What is in /opt/parley, in CycloneDX's JSON; packages of the distribution are in its own database.
+ARG VERSION=dev
+RUN python3 -B -m deploy.setup.sbom /used --version "${VERSION}" --model service/models/pocket.gguf > /opt/parley/sbom.cdx.json
 
 # --- runtime: the interpreter, two libraries, and that environment -------------------------------------
 FROM ${RUN_IMAGE} AS runtime

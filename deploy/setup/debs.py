@@ -1,4 +1,4 @@
-"""The distribution's packages that the installer takes, with all that they need, as a repository."""
+"""The distribution's packages that the installer takes, with all they need, as a repository."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def lines_for(packages: Iterable[Locked], python: str) -> list[str]:
 
     pip weighs conditions by the Python that it runs in, so they are settled and left out here.
     """
-    environment = {**default_environment(), "python_version": python}
+    environment = {name: str(value) for name, value in default_environment().items()}
+    environment["python_version"] = python
     environment["python_full_version"] = f"{python}.0"
     lines = []
     for package in packages:

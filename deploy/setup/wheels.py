@@ -78,7 +78,7 @@ def portable_key(package: Locked) -> str:
 
 def needed_libc(wheel: Path) -> tuple[int, ...]:
     """Return the newest version of the GNU C library that a library in the wheel asks for."""
-    found = {(0,)}
+    found: set[tuple[int, ...]] = {(0,)}
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if ".so" in Path(name).name:

@@ -126,12 +126,11 @@ def render(root: Path) -> Proxy:
         "/var/lib/parley-acme": f"{root}/acme",
         "/run/parley-front.sock": str(proxy.front),
         "include snippets/": f"include {root}/snippets/",
-        "@SERVER_NAME@": "_",
-        "@LISTEN_80@": f"listen 127.0.0.1:{proxy.plain_port};",
-        "@LISTEN_443@": f"listen 127.0.0.1:{proxy.tls_port} ssl http2;",
+        "listen 80 ": f"listen 127.0.0.1:{proxy.plain_port} ",
+        "listen 443 ": f"listen 127.0.0.1:{proxy.tls_port} ",
     }
     for file in (DEPLOY / "nginx").iterdir():
-        text = file.read_text()
+        text = rendered() if file.name == "site.conf" else file.read_text()
         for old, new in replaced.items():
             text = text.replace(old, new)
         name = f"snippets/parley-{file.name}" if file.suffix == ".inc" else file.name
@@ -140,6 +139,17 @@ def render(root: Path) -> Proxy:
     (root / "nginx.conf").write_text(FRAME.format(root=root, user=user))
     make_certificate(root)
     return proxy
+
+
+def rendered() -> str:
+    """The site's configuration for the nginx here, as the installer renders it."""
+    done = subprocess.run(
+        [str(DEPLOY / "nginx" / "render.sh"), "_", "", program()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def make_certificate(root: Path) -> None:
@@ -154,10 +164,14 @@ def make_certificate(root: Path) -> None:
     )
 
 
+def program() -> str:
+    """nginx: PARLEY_TEST_NGINX names another one than the machine's; empty where there is none."""
+    named = os.environ.get("PARLEY_TEST_NGINX", "nginx")
+    return shutil.which(named, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") or ""
+
+
 def command(proxy: Proxy, *words: str) -> list[str]:
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert nginx is not None
-    return [nginx, "-p", str(proxy.root), "-c", str(proxy.root / "nginx.conf"), *words]
+    return [program(), "-p", str(proxy.root), "-c", str(proxy.root / "nginx.conf"), *words]
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""The image as production runs it: read-only, without rights, stopped while somebody still listens."""
+"""The image as production runs it: read-only, without rights, stopped while somebody listens."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -39,7 +40,7 @@ def image(*words: str, check: bool = True) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _built(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> None:
-    """From wheels that are there already; else the build would compile llama.cpp for half an hour."""
+    """From wheels that are there; else the build would compile llama.cpp for half an hour."""
     context = clone(ROOT, tmp_path_factory.mktemp("image") / "context")
     bundle.wheels_into(context / "wheels")
     image("build", str(context))
@@ -122,6 +123,20 @@ def test_a_model_that_does_not_fit_the_memory_limit_is_one_sentence(
         [str(SCRIPT), "podman", "logs", container.name], capture_output=True, text=True, check=False
     )
     assert "of memory" in logs.stdout + logs.stderr
+
+
+def test_it_lists_what_it_is_made_of(start: Callable[..., Container]) -> None:
+    container = start()
+    found = json.loads(container.read("cat", "/opt/parley/sbom.cdx.json"))
+    listed = {part["name"]: part for part in found["components"]}
+    names = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
+    installed = {
+        re.sub(r"[-_.]+", "-", name).lower()
+        for name in container.read("python", "-c", names).split()
+    } - {"pip", "setuptools", "parley"}
+    assert set(listed) == installed | {"pocket.gguf"}
+    assert all(part["hashes"] for part in listed.values())
+    assert all(listed[name]["licenses"] for name in installed)
 
 
 def test_it_says_what_it_is() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,12 +13,12 @@ import httpx
 import pytest
 
 from service.settings import ApiSettings
-from tests.deploy.nginx import Echo, Proxy, command, render, running, service_at
+from tests.deploy.nginx import Echo, Proxy, command, program, render, running, service_at
 
 Clients = Callable[..., httpx.Client]
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/bin") is None,
+    not program(),
     reason="nginx is not installed here",
 )
 
