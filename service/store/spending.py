@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, select, update
 
 from service.domain.access import Limits, Spent
 from service.domain.events import Usage
@@ -37,8 +36,21 @@ _RESERVE = """
 INSERT INTO answers (principal_id, tokens, began_at, leased_until) VALUES (?, ?, ?, ?)
 """
 _USED = """
-SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM usage
-WHERE principal_id = ? AND day >= ?
+SELECT coalesce(sum(CASE WHEN day >= ? THEN prompt_tokens + completion_tokens END), 0),
+       coalesce(sum(prompt_tokens + completion_tokens), 0)
+FROM usage WHERE principal_id = ? AND day >= ?
+"""
+_END = "UPDATE answers SET ended_at = ?, tokens = ? WHERE key = ?"
+_UNDO = "DELETE FROM answers WHERE key = ?"
+_COUNT = """
+INSERT INTO usage
+    (principal_id, day, model, answers, prompt_tokens, cached_tokens, completion_tokens)
+VALUES (?, ?, ?, 1, ?, ?, ?)
+ON CONFLICT (principal_id, day, model) DO UPDATE SET
+    answers = answers + 1,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens
 """
 
 
@@ -79,25 +91,13 @@ class SqlSpending:
 
         def work(connection: Connection) -> None:
             now = self._clock()
-            if key is not None:
-                ended = {"ended_at": now, "tokens": taken.total_tokens}
-                connection.execute(update(rows).where(rows.c.key == key).values(ended))
             if not began:
-                connection.execute(delete(rows).where(rows.c.key == key))
+                connection.exec_driver_sql(_UNDO, (key,))
                 return
-            counted = {
-                "answers": 1,
-                "prompt_tokens": taken.prompt_tokens,
-                "cached_tokens": taken.cached_tokens,
-                "completion_tokens": taken.completion_tokens,
-            }
-            names = {"principal_id": principal_id, "day": _day(now), "model": model}
-            added = {name: usage.c[name] + n for name, n in counted.items()}
-            connection.execute(
-                upsert(usage)
-                .values(**names, **counted)
-                .on_conflict_do_update(["principal_id", "day", "model"], set_=added)
-            )
+            if key is not None:
+                connection.exec_driver_sql(_END, (now, taken.total_tokens, key))
+            counted = (taken.prompt_tokens, taken.cached_tokens, taken.completion_tokens)
+            connection.exec_driver_sql(_COUNT, (principal_id, _day(now), model, *counted))
 
         await self._database.write(work)
 
@@ -131,17 +131,15 @@ def _left(connection: Connection, principal_id: str, limits: Limits, now: float)
         left["tokens_per_minute"] = limits.tokens_per_minute - window
     if limits.streams is not None:
         left["streams"] = limits.streams - streams
-    for name, limit, since in (
-        ("tokens_per_day", limits.tokens_per_day, _day(now)),
-        ("tokens_per_month", limits.tokens_per_month, _day(now)[:7]),
-    ):
-        if limit is not None:
-            left[name] = limit - reserved - _used(connection, principal_id, since)
+    if limits.tokens_per_day is None and limits.tokens_per_month is None:
+        return left
+    today = _day(now)
+    used = connection.exec_driver_sql(_USED, (today, principal_id, today[:7])).one()
+    periods = {"tokens_per_day": used[0], "tokens_per_month": used[1]}
+    for name, num_used in periods.items():
+        if (limit := getattr(limits, name)) is not None:
+            left[name] = limit - reserved - num_used
     return left
-
-
-def _used(connection: Connection, principal_id: str, since: str) -> int:
-    return int(connection.exec_driver_sql(_USED, (principal_id, since)).scalar_one())
 
 
 def _seconds(
