@@ -43,6 +43,11 @@ class ApiSettings(Group):
         description="Other sites whose pages may ask, as https://a.example https://b.example; "
         "* lets all. Such pages need an access token wherever others do.",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Names, beside localhost, by which a service on a loopback address may be "
+        "called while it has no access token, as `chat.lan box.lan`; * lets all.",
+    )
     keepalive_comment_seconds: float = Field(
         10.0, gt=0, description="Silence on a stream after which a comment is sent."
     )
@@ -110,6 +115,15 @@ class EngineSettings(Group):
     )
     main_gpu: int = Field(
         0, ge=0, description="The GPU for a model that is not shared, counted from 0."
+    )
+    gpu_sampling: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Find the likeliest tokens where the model is computed; auto: on GPUs only.",
+    )
+    gpu_padding: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Fill batches up to 1, 2, 4, 8, … rows, so that their graphs are used again; "
+        "auto: on GPUs only.",
     )
     speculation: bool = Field(
         True, description="Guess what comes next and check it at once, where that is quicker."

@@ -102,10 +102,12 @@ async def admit(connection: HTTPConnection, method: str) -> Principal:
     """Whom the request speaks for. Raises what keeps it out."""
     parts: Parts = connection.app.state.parts
     path = connection.scope["path"]
+    host = connection.headers.get("host")
     if path == "/metrics" and _is_neighbour(connection, parts):
+        parts.names.demand(host)
         return ANONYMOUS
     secret, by_cookie = secret_of(connection)
-    principal = await parts.door.admit(secret, address_of(connection))
+    principal = await parts.door.admit(secret, address_of(connection), host)
     if by_cookie:
         refuse_other_sites(connection, where_unknown=method in _HARMLESS_METHODS)
     scope = scope_of(path)

@@ -24,7 +24,9 @@ from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
 from service.auth.door import Door, is_reachable_by_others
 from service.auth.limits import RequestLimits
+from service.auth.names import OwnNames
 from service.auth.spending import Spending
+from service.auth.throttle import FailureThrottle
 from service.auth.tokens import AccessTokens
 from service.chat.accounting import Accounts
 from service.chat.archive import Archive
@@ -45,6 +47,7 @@ from service.store.admissions import SqlAdmissions
 from service.store.archive import SqlArchive
 from service.store.conversations import SqlConversations
 from service.store.database import open_database
+from service.store.failures import SqlFailures
 from service.store.items import SqlItems
 from service.store.responses import SqlResponses
 from service.store.spending import SqlSpending
@@ -139,8 +142,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         used_engines = engines or _connect(settings)
         database = await open_database(settings)
         tokens = AccessTokens(SqlAccessTokens(database))
-        stranger = to_stranger(settings.auth)
-        door = Door(tokens, may_stand_open=_may_open(settings), stranger=stranger)
+        names = OwnNames(settings.api.allowed_hosts)
+        door = _door(settings, tokens, FailureThrottle(SqlFailures(database)), names)
         await used_engines.settled()  # a worker that says it is there can answer
         spending = Spending(SqlSpending(database))
         chat = Chat(used_engines, settings.chat, Accounts(spending), Album(settings.pictures))
@@ -159,6 +162,7 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             conversations,
             archive,
             door,
+            names,
             limits,
             spending,
             tokens,
@@ -198,10 +202,19 @@ def to_stranger(auth: AuthSettings) -> Principal:
     )
 
 
-def _may_open(settings: Settings) -> bool:
-    api = settings.api
+def _door(
+    settings: Settings, tokens: AccessTokens, throttle: FailureThrottle, names: OwnNames
+) -> Door:
+    api, allowed = settings.api, settings.auth.allow_anonymous
     others = is_reachable_by_others(api.host, api.unix_socket)
-    return settings.auth.allow_anonymous or not others
+    return Door(
+        tokens,
+        throttle,
+        # Guests that the operator lets in come by names that we can't know.
+        OwnNames("*") if others or allowed else names,
+        may_stand_open=allowed or not others,
+        stranger=to_stranger(settings.auth),
+    )
 
 
 def _connect(settings: Settings) -> Engines:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from service.auth.door import Door
 from service.auth.limits import RequestLimits
+from service.auth.names import OwnNames
 from service.auth.spending import Spending
 from service.auth.tokens import AccessTokens
 from service.chat.archive import Archive
@@ -38,6 +39,7 @@ class Parts:
     conversations: Conversations
     archive: Archive
     door: Door
+    names: OwnNames
     limits: RequestLimits
     spending: Spending
     access_tokens: AccessTokens

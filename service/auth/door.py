@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+from service.auth.names import OwnNames
 from service.auth.throttle import FailureThrottle
 from service.auth.tokens import AccessTokens
 from service.domain.access import ANONYMOUS, Principal
@@ -30,27 +31,35 @@ def is_reachable_by_others(host: str, unix_socket: Path | None) -> bool:
 class Door:
     """Open to everybody only as long as there has never been an access token, and then only
     where `may_stand_open`: nobody else can connect, or the operator wants it so. `stranger` is
-    whom everybody speaks for then."""
+    whom everybody speaks for then, and `names` what they must call the service."""
 
     def __init__(
-        self, tokens: AccessTokens, *, may_stand_open: bool, stranger: Principal = ANONYMOUS
+        self,
+        tokens: AccessTokens,
+        throttle: FailureThrottle,
+        names: OwnNames,
+        *,
+        may_stand_open: bool,
+        stranger: Principal = ANONYMOUS,
     ) -> None:
         self._tokens = tokens
+        self._throttle = throttle
+        self._names = names
         self._may_stand_open = may_stand_open
         self._stranger = stranger
-        self._throttle = FailureThrottle()
 
     async def is_open(self) -> bool:
         """Raises `StoreUnavailable`: where nobody can tell, nobody comes in."""
         return self._may_stand_open and not await self._tokens.any_exist()
 
-    async def admit(self, secret: str | None, address: str) -> Principal:
-        """Whom a request with this secret, from this address, speaks for.
+    async def admit(self, secret: str | None, address: str, host: str | None = None) -> Principal:
+        """Whom a request with this secret, from this address, to this host, speaks for.
 
-        Raises `Unauthenticated`, `RateLimited` instead where that happens too often, and
-        `StoreUnavailable`.
+        Raises `Unauthenticated`, `RateLimited` instead where that happens too often, `Forbidden`
+        where the door is open and the host not one of ours, and `StoreUnavailable`.
         """
         if await self.is_open():
+            self._names.demand(host)
             return self._stranger
         if secret is None:
             raise Unauthenticated(
@@ -60,7 +69,7 @@ class Door:
         try:
             return await self._tokens.principal_of(secret)
         except Unauthenticated as error:
-            seconds = self._throttle.fail(address)
+            seconds = await self._throttle.fail(address)
             if seconds > 0:
                 raise RateLimited(
                     "Too many wrong access tokens came from this address; wait "

@@ -110,6 +110,14 @@ usage = Table(
     Column("completion_tokens", Integer, nullable=False),
 )
 
+failures = Table(
+    "failures",
+    metadata,
+    Column("network", Text, primary_key=True),
+    Column("paid_until", Float, nullable=False),
+    Index("failures_by_time", "paid_until"),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -44,7 +44,7 @@ async def running_app(
 async def connected_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client that calls `app` without a socket."""
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://parley.test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://parley.localhost") as client:
         yield client
 
 

@@ -100,7 +100,7 @@ def test_every_route_is_seen(app: FastAPI) -> None:
 async def test_every_route_is_closed_but_for_the_written_list(app: FastAPI, secret: str) -> None:
     assert secret
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 999))
-    async with httpx.AsyncClient(transport=transport, base_url="http://parley.test") as stranger:
+    async with httpx.AsyncClient(transport=transport, base_url="http://parley.localhost") as stranger:
         for method, path in sorted(set(operations(app.routes)) - OPEN):
             reply = await stranger.request(method, path, content=b"{")
             assert reply.status_code == 401, (method, path)
@@ -159,7 +159,7 @@ async def test_a_token_opens_until_it_is_revoked(
     headers = {
         "bearer": {"Authorization": f"bEARER  {secret}"},
         "x-api-key": {"X-Api-Key": secret},
-        "cookie": {"Cookie": f"a=b; parley_access={secret}", "Origin": "http://parley.test"},
+        "cookie": {"Cookie": f"a=b; parley_access={secret}", "Origin": "http://parley.localhost"},
     }[way]
     reply = await client.post("/v1/chat/completions", json=HELLO, headers=headers)
     assert reply.status_code == 200
@@ -240,8 +240,44 @@ async def test_metrics_are_for_this_machine(
 ) -> None:
     assert secret
     transport = httpx.ASGITransport(app, client=peer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://parley.test") as scraper:
+    async with httpx.AsyncClient(transport=transport, base_url="http://parley.localhost") as scraper:
         assert (await scraper.get("/metrics", headers=headers)).status_code == status
+
+
+async def test_pages_of_other_names_find_nothing_on_this_machine(
+    app: FastAPI, tokens: AccessTokens
+) -> None:
+    evil, own = {"Host": "evil.test:8000"}, {"Host": "127.0.0.1:8000"}
+    async with connected_client(app) as client:
+        for path in ("/sessions", "/v1/models", "/metrics", "/docs"):
+            reply = await client.get(path, headers=evil)
+            assert reply.status_code == 403
+            assert "PARLEY_API__ALLOWED_HOSTS" in reply.text
+            assert (await client.get(path, headers=own)).status_code == 200
+        reply = await client.post("/v1/messages", json=HELLO, headers=evil)
+        assert (reply.status_code, reply.json()["error"]["type"]) == (403, "permission_error")
+        _, secret = await tokens.create("laptop", CHAT, None)
+        assert (await client.get("/metrics", headers=evil)).status_code == 403
+        reply = await client.get("/sessions", headers=evil | bearer(secret))
+        assert reply.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("api", "auth"),
+    [
+        (ApiSettings(allowed_hosts="chat.lan"), AuthSettings()),
+        (ApiSettings(allowed_hosts="*"), AuthSettings()),
+        (ApiSettings(), AuthSettings(allow_anonymous=True)),
+        (ApiSettings(host="0.0.0.0"), AuthSettings(allow_anonymous=True)),  # noqa: S104
+        (ApiSettings(unix_socket=Path("/s")), AuthSettings(allow_anonymous=True)),
+    ],
+)
+async def test_names_that_the_operator_means_are_answered(
+    engine: FakeEngine, tmp_path: Path, api: ApiSettings, auth: AuthSettings
+) -> None:
+    async with running_app(engine, tmp_path, api, auth) as app, connected_client(app) as client:
+        reply = await client.get("/sessions", headers={"Host": "chat.lan:8000"})
+        assert reply.status_code == 200
 
 
 async def test_behind_a_proxy_metrics_take_a_token_with_their_scope(
@@ -274,7 +310,7 @@ async def test_pasting_a_token_sets_a_cookie_that_only_our_page_can_use(
 
 
 async def test_behind_tls_the_cookie_stays_there(client: httpx.AsyncClient, secret: str) -> None:
-    reply = await client.post("https://parley.test/login", json={"access_token": secret})
+    reply = await client.post("https://parley.localhost/login", json={"access_token": secret})
     assert "; Secure" in reply.headers["set-cookie"]
 
 
@@ -288,10 +324,10 @@ async def test_a_wrong_token_sets_no_cookie(client: httpx.AsyncClient, secret: s
     [
         ({"Sec-Fetch-Site": "same-origin"}, 200),
         ({"Sec-Fetch-Site": "none"}, 200),
-        ({"Sec-Fetch-Site": "same-site", "Origin": "http://parley.test"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://parley.localhost"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Origin": "http://parley.test"}, 200),
-        ({"Origin": "http://parley.test:8001"}, 403),
+        ({"Origin": "http://parley.localhost"}, 200),
+        ({"Origin": "http://parley.localhost:8001"}, 403),
         ({"Origin": "http://evil.test"}, 403),
         ({"Origin": "null"}, 403),
         ({}, 403),

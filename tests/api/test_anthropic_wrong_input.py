@@ -39,7 +39,7 @@ CALL: dict[str, Any] = {"type": "tool_use", "id": "a", "name": "b", "input": {}}
 RESULT: dict[str, Any] = {"type": "tool_result", "tool_use_id": "a", "content": "c"}
 IMAGE: dict[str, Any] = {
     "type": "image",
-    "source": {"type": "url", "url": "https://parley.test/a.png"},
+    "source": {"type": "url", "url": "https://parley.localhost/a.png"},
 }
 PROMPT: list[tuple[Any, str]] = [
     ([], "The body must be a JSON object."),

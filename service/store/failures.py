@@ -1,0 +1,44 @@
+"""Wrong access tokens as rows, for as long as they count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from service.store.conversations import Transactions
+
+# GCRA: `paid_until` is when all failures up to now would be paid for, one each `seconds_each`. What
+# lies further ahead than can be was kept before somebody set the clock back.
+_FORGET_PAID = "DELETE FROM failures WHERE paid_until <= ? OR paid_until > ?"
+_FAIL = """
+INSERT INTO failures (network, paid_until) VALUES (?, ?)
+ON CONFLICT (network) DO UPDATE SET paid_until = paid_until + ? WHERE paid_until + ? <= ?
+RETURNING paid_until
+"""
+_PAID_UNTIL = "SELECT paid_until FROM failures WHERE network = ?"
+
+
+class SqlFailures:
+    """A `FailureStore`. One transaction reads the clock, decides and keeps, whichever worker
+    asks; `clock` gives seconds since 1970."""
+
+    def __init__(self, database: Transactions, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def fail(self, network: str, seconds_each: float, burst: int) -> float:
+        """Note a failure, unless it came too early; how many seconds too early, 0 if it did not."""
+
+        def work(connection: Connection) -> float:
+            now = self._clock()
+            most = now + burst * seconds_each
+            connection.exec_driver_sql(_FORGET_PAID, (now, most))
+            row = (network, now + seconds_each, seconds_each, seconds_each, most)
+            if connection.exec_driver_sql(_FAIL, row).one_or_none() is not None:
+                return 0.0
+            paid_until: float = connection.exec_driver_sql(_PAID_UNTIL, (network,)).scalar_one()
+            return paid_until + seconds_each - most
+
+        return await self._database.write(work)
