@@ -14,7 +14,7 @@ from service.domain.events import Event, Failed, Finished
 from service.log import get_logger
 
 FLUSH_SECONDS = 0.5
-HEARTBEAT_SECONDS = 4.0
+HEARTBEAT_SECONDS = 3.0
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from service.store.conversations import Transactions
 from service.store.tables import response_events
 from service.store.tables import responses as rows
 
-LOST_SECONDS = 20.0
+LOST_SECONDS = 15.0
 
 
 class SqlResponses:

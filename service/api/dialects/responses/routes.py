@@ -19,7 +19,11 @@ from service.api.dialects.responses.schemas import (
     ResponseBody,
     ResponseReply,
 )
-from service.api.dialects.responses.translate import to_chat_request, to_items
+from service.api.dialects.responses.translate import (
+    refuse_contradictions,
+    to_chat_request,
+    to_items,
+)
 from service.api.items import Item, items_of, page_of
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
@@ -141,6 +145,7 @@ async def list_input_items(
 async def _to_request(
     body: ResponseBody, new: list[Item], parts: Parts, principal: Principal, request_id: str
 ) -> ChatRequest:
+    refuse_contradictions(body)
     history: list[Item] = []
     if body.previous_response_id:
         param = "previous_response_id"

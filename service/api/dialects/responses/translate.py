@@ -39,13 +39,8 @@ def to_items(body: ResponseBody) -> list[Item]:
     return completed(item.model_dump(exclude_none=True) for item in body.input)
 
 
-def to_chat_request(
-    body: ResponseBody, history: Sequence[Item], new: Sequence[Item], request_id: str
-) -> ChatRequest:
-    """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
-    for name in _UNSUPPORTED:
-        if getattr(body, name):
-            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
+def refuse_contradictions(body: ResponseBody) -> None:
+    """Raises `InvalidRequest` for what does not go together."""
     if body.background and body.store is False:
         raise InvalidRequest(
             "background is true and store is false; an answer in the background has to be kept.",
@@ -56,6 +51,15 @@ def to_chat_request(
             "conversation and previous_response_id are both set; one says what came before.",
             param="conversation",
         )
+
+
+def to_chat_request(
+    body: ResponseBody, history: Sequence[Item], new: Sequence[Item], request_id: str
+) -> ChatRequest:
+    """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
+    for name in _UNSUPPORTED:
+        if getattr(body, name):
+            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
     if body.truncation not in (None, "auto", "disabled"):
         raise InvalidRequest(
             f"truncation is {body.truncation[:40]!r}; it must be 'auto' or 'disabled'.",
