@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from service.domain.access import Principal
-from service.domain.chat import MAX_STOP_LENGTH, MAX_STOP_STRINGS, Prompt, PromptPiece
-from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.chat import Prompt, PromptPiece, check_limits
+from service.domain.errors import Unsupported
 from service.domain.model import ModelInfo
 from service.domain.sampling import Sampling
 from service.ipc.messages import Submit
@@ -30,18 +30,7 @@ class InfillRequest:
     request_id: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidRequest(
-                f"n_predict is {self.max_tokens}; it must be at least 1, or -1 for no limit.",
-                param="n_predict",
-            )
-        if len(self.stop) > MAX_STOP_STRINGS or any(
-            not 0 < len(each) <= MAX_STOP_LENGTH for each in self.stop
-        ):
-            raise InvalidRequest(
-                f"stop may have {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters.",
-                param="stop",
-            )
+        check_limits(self.max_tokens, self.stop, tokens_name="n_predict")
 
 
 def to_job(request: InfillRequest, model: ModelInfo, principal: Principal) -> Submit:

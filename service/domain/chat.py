@@ -162,7 +162,7 @@ class ChatRequest:
     def __post_init__(self) -> None:
         if not self.messages:
             raise InvalidRequest("messages is empty; send at least one.", param="messages")
-        _check_limits(self.max_tokens, self.stop, self.logprobs)
+        check_limits(self.max_tokens, self.stop, self.logprobs)
         self._check_tools()
         if self.pictures:
             for message in self.messages:
@@ -227,13 +227,21 @@ class TextRequest:
     request_id: str = ""
 
     def __post_init__(self) -> None:
-        _check_limits(self.max_tokens, self.stop, self.logprobs)
+        check_limits(self.max_tokens, self.stop, self.logprobs)
 
 
-def _check_limits(max_tokens: int | None, stop: tuple[str, ...], logprobs: int | None) -> None:
+def check_limits(
+    max_tokens: int | None,
+    stop: tuple[str, ...],
+    logprobs: int | None = None,
+    *,
+    tokens_name: str = "max_tokens",
+) -> None:
+    """What holds for every answer, whatever was asked; `tokens_name` is what the caller calls
+    `max_tokens`. Raises `InvalidRequest`."""
     if max_tokens is not None and max_tokens < 1:
         raise InvalidRequest(
-            f"max_tokens is {max_tokens}; it must be at least 1.", param="max_tokens"
+            f"{tokens_name} is {max_tokens}; it must be at least 1.", param=tokens_name
         )
     if len(stop) > MAX_STOP_STRINGS:
         raise InvalidRequest(

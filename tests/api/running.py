@@ -23,6 +23,8 @@ async def running_app(
     state_dir: Path,
     api: ApiSettings | None = None,
     auth: AuthSettings | None = None,
+    embed: EmbedSettings | None = None,
+    rerank: RerankSettings | None = None,
 ) -> AsyncIterator[FastAPI]:
     """The application with its lifespan, keeping conversations in `state_dir`.
 
@@ -32,8 +34,8 @@ async def running_app(
         state_dir=state_dir,
         api=api or ApiSettings(),
         auth=auth or AuthSettings(),
-        embed=EmbedSettings(model="fake-embedder"),
-        rerank=RerankSettings(model="fake-reranker"),
+        embed=embed or EmbedSettings(model="fake-embedder"),
+        rerank=rerank or RerankSettings(model="fake-reranker"),
     )
     app = create_app(settings, engines=engine)
     async with app.router.lifespan_context(app):

@@ -18,14 +18,9 @@ from service.api.app import create_app
 from service.domain.errors import ContextLengthExceeded, QueueFull
 from service.ipc.messages import Embed
 from service.settings import EmbedSettings, Settings
-from tests.api.running import connected_client, listening
+from tests.api.running import connected_client, listening, running_app
 from tests.fakes.companion import EMBEDDER, FakeCompanion
 from tests.fakes.engine import FakeEngine
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
 
 
 @pytest.fixture
@@ -35,9 +30,8 @@ def embedder(engine: FakeEngine) -> FakeCompanion:
 
 @pytest_asyncio.fixture
 async def client(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(state_dir=tmp_path, embed=EmbedSettings(model="any", max_inputs=4))
-    app = create_app(settings, engines=engine)
-    async with app.router.lifespan_context(app), connected_client(app) as client:
+    few = EmbedSettings(model="any", max_inputs=4)
+    async with running_app(engine, tmp_path, embed=few) as app, connected_client(app) as client:
         yield client
 
 

@@ -69,7 +69,7 @@ async def test_a_stream_says_the_same_as_the_whole(
     [
         ({"input_prefix": None}, "input_prefix is not accepted"),
         ({"n_predict": 0}, "n_predict is 0; it must be at least 1"),
-        ({"stop": [""]}, "stop may have 16 strings of 1 to 512 characters."),
+        ({"stop": [""]}, "each stop string must have 1 to 512 characters."),
         ({"model": "other"}, "The model `other` does not exist"),
         ({"temperature": -1}, "temperature"),
     ],

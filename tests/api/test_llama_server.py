@@ -12,16 +12,11 @@ import pytest_asyncio
 
 from service.api.app import create_app
 from service.settings import RerankSettings, Settings
-from tests.api.running import connected_client
+from tests.api.running import connected_client, running_app
 from tests.fakes.companion import RERANKER, FakeCompanion
 from tests.fakes.engine import FakeEngine
 
 DOCUMENTS = ["dogs bark", "the cat sat", "a cat"]
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
 
 
 @pytest.fixture
@@ -31,9 +26,8 @@ def reranker(engine: FakeEngine) -> FakeCompanion:
 
 @pytest_asyncio.fixture
 async def client(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(state_dir=tmp_path, rerank=RerankSettings(model="any", max_inputs=4))
-    app = create_app(settings, engines=engine)
-    async with app.router.lifespan_context(app), connected_client(app) as client:
+    few = RerankSettings(model="any", max_inputs=4)
+    async with running_app(engine, tmp_path, rerank=few) as app, connected_client(app) as client:
         yield client
 
 

@@ -22,12 +22,6 @@ QUESTION = Embed(0, "r", ("one", "two"))
 
 
 @pytest.fixture
-async def supervisor(tmp_path: Path) -> AsyncIterator[SupervisorPeer]:
-    async with SupervisorPeer(tmp_path / "status.sock") as peer:
-        yield peer
-
-
-@pytest.fixture
 async def chat(tmp_path: Path) -> AsyncIterator[EnginePeer]:
     async with EnginePeer(tmp_path / "engine-1.sock") as peer:
         yield peer

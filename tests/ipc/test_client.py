@@ -31,12 +31,6 @@ JOB = Submit(0, "req-1", (PromptPiece("Hi", trusted=True),), Sampling(temperatur
 
 
 @pytest.fixture
-async def supervisor(tmp_path: Path) -> AsyncIterator[SupervisorPeer]:
-    async with SupervisorPeer(tmp_path / "status.sock") as peer:
-        yield peer
-
-
-@pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[EnginePeer]:
     async with EnginePeer(tmp_path / "engine-1.sock") as peer:
         yield peer

@@ -24,12 +24,6 @@ BAD = Submit(0, "req-1", (PromptPiece("Crash!", trusted=True),), Sampling(), cac
 GOOD = renewed(BAD, request_id="req-2", prompt=(PromptPiece("Hi", trusted=True),))
 
 
-@pytest.fixture
-async def supervisor(tmp_path: Path) -> AsyncIterator[SupervisorPeer]:
-    async with SupervisorPeer(tmp_path / "status.sock") as peer:
-        yield peer
-
-
 class Service:
     """A worker (or two) and engines that follow one another as they die."""
 
