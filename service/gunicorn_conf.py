@@ -20,6 +20,7 @@ from gunicorn.workers.base import Worker
 from uvicorn_worker import UvicornWorker
 
 from service import log
+from service.core_files import forbid_core_files
 from service.domain.errors import ConfigurationError
 from service.settings import load_settings
 
@@ -68,6 +69,7 @@ def on_starting(server: Arbiter) -> None:
 
     Not from the present directory, which gunicorn has just put in front of all packages.
     """
+    forbid_core_files()  # nor do the workers that are forked leave any
     here = str(Path.cwd())
     sys.path[:] = [place for place in sys.path if place != here]
     importlib.import_module("service.api.app")

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from service import __version__
+from service.core_files import forbid_core_files
 from service.domain.errors import ServiceError
 from service.settings import read_dotenv
 
@@ -60,6 +61,7 @@ def parley() -> None:
 
 def main() -> None:
     """The console script. A refusal is one sentence on stderr and exit code 2, no traceback."""
+    forbid_core_files()
     read_dotenv()
     try:
         parley()

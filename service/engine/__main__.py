@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from service import log, metrics
+from service.core_files import forbid_core_files
 from service.domain.errors import ConfigurationError, ModelFileError
 from service.domain.model import Mode
 from service.engine import library
@@ -269,6 +270,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(command_line: list[str] | None = None) -> int:
     """Run one engine; returns the exit code."""
     arguments = _parse(command_line)
+    forbid_core_files()
     status = StatusPipe(arguments.status_fd)
     try:
         settings = load_settings()

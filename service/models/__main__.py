@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from service.core_files import forbid_core_files
 from service.domain.errors import ServiceError
 from service.models.download import Surroundings, fetch
 from service.models.registry import resolve
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `retryable` in a failure says whether the same attempt can succeed later without anybody
     changing anything here.
     """
+    forbid_core_files()  # of a process that may hold the hub's token
     parser = argparse.ArgumentParser(prog="python -m service.models", description=__doc__)
     parser.add_argument(
         "--models-dir", type=Path, required=True, help="where models are"

@@ -137,7 +137,8 @@ def store_url(settings: Settings) -> URL:
 
 def _configure(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `_begin`
-    for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
+    # What is erased is overwritten: some builds of sqlite do so by themselves, others not.
+    for pragma in ("foreign_keys = ON", "synchronous = NORMAL", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
