@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from service.chat.accounting import Accounting, Unaccounted
+from service.chat.continuation import to_text_job
 from service.chat.infill import InfillRequest, to_job
 from service.chat.logprobs import AnswerLogprobs
 from service.chat.sharing import SharedBeginning
 from service.chat.showing import shown
 from service.chat.truncation import truncated
 from service.domain.access import Principal
-from service.domain.chat import ChatRequest, PromptPiece, TextRequest, ToolCall
+from service.domain.chat import ChatRequest, TextRequest, ToolCall
 from service.domain.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -182,17 +183,8 @@ class Chat:
         """Like `start`, for a text without a template. All that is written is the answer."""
         await self.engines.bridged()
         client = self._serving(request.model)
-        job = Submit(
-            id=0,
-            request_id=request.request_id,
-            prompt=(PromptPiece(request.prompt, trusted=False),),
-            sampling=request.sampling,
-            max_tokens=self._allowed(request.max_tokens),
-            stop=request.stop,
-            cache_key=principal.id,
-            fair_key=principal.id,
-            logprobs=request.logprobs,
-        )
+        allowed = replace(request, max_tokens=self._allowed(request.max_tokens))
+        job = to_text_job(allowed, principal)
         stream = await self._accounting.submit(client, job, principal)
         return Generation(stream, client.model, PlainText(), request.stop)
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.domain.constraint import Constraint
-from service.domain.errors import InvalidRequest
+from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.pictures import Picture, refuse_stray_marks
 from service.domain.sampling import Sampling
 
@@ -134,6 +134,7 @@ class ChatRequest:
     `model` None means the one that is served. `max_tokens` None means the rest of the context.
     `thinking` None means the service's default, which is off; after `reasoning_budget` tokens of
     it the thought is closed. `reasoning_effort` is a word for the templates that know such words.
+    The answer goes on from `begun`, which is no part of what is told, and is not thought about.
     `truncate` lets the oldest exchanges be dropped where all of them don't fit.
     `logprobs` None means none, else that many alternatives besides each
     token's own. The deadlines are seconds from now until the first token and until the end.
@@ -153,6 +154,7 @@ class ChatRequest:
     reasoning_budget: int | None = None
     reasoning_effort: str | None = None
     truncate: bool = False
+    begun: str = ""
     logprobs: int | None = None
     priority: Priority = Priority.INTERACTIVE
     first_token_seconds: float | None = None
@@ -164,6 +166,12 @@ class ChatRequest:
             raise InvalidRequest("messages is empty; send at least one.", param="messages")
         check_limits(self.max_tokens, self.stop, self.logprobs)
         self._check_tools()
+        if self.begun and (self.constraint or self.tool_choice.mode is ToolMode.REQUIRED):
+            raise Unsupported(
+                "the beginning of the answer is given, and so is a form or a tool for all of it; "
+                "leave one of them out.",
+                param="messages",
+            )
         if self.pictures:
             for message in self.messages:
                 refuse_stray_marks(message.content, len(message.pictures))
@@ -215,10 +223,11 @@ class ChatRequest:
 class TextRequest:
     """A text to go on with, as it stands: no template, and no spelling in it is a control token.
 
-    What has the same name as in `ChatRequest` means the same. Raises `InvalidRequest`.
+    The text may be given as token ids. What has the same name as in `ChatRequest` means the same.
+    Raises `InvalidRequest`.
     """
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     model: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
@@ -264,12 +273,13 @@ class PromptPiece:
 
     Only in a `trusted` piece, which comes from the chat template, may the spelling of a control
     token become that token; text from people and tools is never trusted. A piece with a `picture`
-    (the digest of its bytes) has no text: the picture stands there.
+    (the digest of its bytes) or with `token_ids` has no text: those stand there.
     """
 
     text: str
     trusted: bool
     picture: str = ""
+    token_ids: tuple[int, ...] = ()
 
 
 Prompt = tuple[PromptPiece, ...]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -130,13 +130,15 @@ class Vocabulary:
         return self._breakers(texts)
 
     def tokenize(self, prompt: Prompt) -> list[int]:
-        """Token ids of the whole prompt, with BOS in front where the model wants one.
+        """Token ids of the whole prompt, with BOS in front where the model wants one; not in front
+        of token ids, which are complete as they came.
 
         Deep recursion in some tokenizers needs a thread with a large stack. Raises
         `InvalidRequest` for text over the limit.
         """
         ids = self.content(prompt)
-        if self.adds_bos and self._bos >= 0 and ids[:1] != [self._bos]:
+        complete = bool(prompt) and bool(prompt[0].token_ids)
+        if self.adds_bos and self._bos >= 0 and not complete and ids[:1] != [self._bos]:
             ids.insert(0, self._bos)
         return ids
 
@@ -147,6 +149,22 @@ class Vocabulary:
         only a reserved spelling that touches untrusted text is torn apart. Otherwise as
         `tokenize`.
         """
+        ids: list[int] = []
+        for has_ids, pieces in groupby(prompt, key=lambda piece: bool(piece.token_ids)):
+            if has_ids:
+                ids += [self._checked(i) for piece in pieces for i in piece.token_ids]
+            else:
+                ids += self._content_of_text(tuple(pieces))
+        return ids
+
+    def _checked(self, token_id: int) -> int:
+        if not 0 <= token_id < self.size:
+            raise InvalidRequest(
+                f"{token_id} is no token id; those are 0 to {self.size - 1}.", param="prompt"
+            )
+        return token_id
+
+    def _content_of_text(self, prompt: Prompt) -> list[int]:
         text = "".join(piece.text for piece in prompt)
         size = len(text.encode("utf-8", "replace"))
         if size > self._max_prompt_bytes:

@@ -81,7 +81,7 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
     """
     tools = request.callable_tools
     forced = request.tool_choice.mode is ToolMode.REQUIRED
-    thinking = thinking and not forced
+    thinking = thinking and not forced and not request.begun
     told = request.tools if tools else ()
     prompt = template.render(
         request.messages, told, thinking=thinking, effort=request.reasoning_effort
@@ -92,6 +92,13 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
         begun = template.abilities.syntax.begin.replace(PLACEHOLDER, new_call_id()[-ID_LENGTH:])
         closing = f"\n{template.tags.end}\n\n" if in_thought else ""
         prompt, in_thought = (*prompt, PromptPiece(closing + begun, trusted=True)), False
+    elif request.begun:
+        header = _header(template, in_thought=in_thought)
+        prompt = (*prompt, PromptPiece(header, trusted=True))
+        prompt = (*prompt, PromptPiece(request.begun, trusted=False))
+        begun, in_thought = request.begun, False
+        if template.override is not None:
+            begun = header + begun
     else:
         thought_end = template.thought_end(thinking=thinking)
     constraint = request.constraint
@@ -113,6 +120,13 @@ def prepare(template: ChatTemplate, request: ChatRequest, *, thinking: bool) -> 
         constraint=constraint,
         shown_tokens=_shown_tokens(template, calls=bool(tools)),
     )
+
+
+def _header(template: ChatTemplate, *, in_thought: bool) -> str:
+    """What stands between the prompt and the first words of an answer without a thought."""
+    if template.override is not None:
+        return template.override.answer_start
+    return f"\n{template.tags.end}\n\n" if in_thought else ""
 
 
 def _tool_constraint(

@@ -113,9 +113,22 @@ ANSWER: list[tuple[Any, str]] = [
     ({**HELLO, "stop_sequences": ["a"] * 17}, "stop_sequences has 17 entries; at most 16 are"),
     (block("user", type="text", text="word " * 600), "prompt is too long: The prompt has"),
     (
-        {**HELLO, "messages": [*HELLO["messages"], {"role": "assistant", "content": "The"}]},
-        "going on with one (prefill) is not supported. End with a user message.",
+        {**HELLO, "messages": [*HELLO["messages"], {"role": "assistant", "content": [CALL]}]},
+        "messages ends with the call 'a'; send what the tool answered.",
     ),
+    (
+        {**HELLO, "messages": [{"role": "assistant", "content": "The"}]},
+        "messages is empty; send at least one.",
+    ),
+    (
+        {
+            **HELLO,
+            "messages": [*HELLO["messages"], {"role": "assistant", "content": "{"}],
+            "output_config": {"format": {"type": "json_schema", "schema": {}}},
+        },
+        "the beginning of the answer is given, and so is a form or a tool for all of it",
+    ),
+    (message(content="\ud800"), "half a surrogate pair is not a character"),
 ]
 ROWS = [(path, *row) for row in PROMPT for path in (PATHS[0], PATHS[3])]
 ROWS += [(PATHS[0], *row) for row in ANSWER]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ import pytest_asyncio
 
 from service.api.dialects.openai.completions import CompletionBody
 from tests.api.running import connected_client, running_app
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FAKE_MODEL, FakeEngine
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": None}, "prompt", "prompt"),
     ({"prompt": []}, "prompt", "prompt is empty; send at least one text."),
-    ({"prompt": [1, 2]}, "prompt", "token ids are not supported"),
+    ({"prompt": [1, "a"]}, "prompt", "send a string, a list of strings, a list of token ids"),
+    ({"prompt": [True]}, "prompt", "send a string, a list of strings, a list of token ids"),
+    ({"prompt": [[]]}, "prompt[0]", "prompt[0] is empty."),
+    ({"prompt": [-1]}, "prompt", "-1 is no token id."),
+    ({"prompt": [2**31]}, "prompt", "2147483648 is no token id."),
     ({"prompt": {"a": 1}}, "prompt", "prompt"),
-    ({"prompt": "a", "suffix": "b"}, "suffix", "suffix is not supported; leave it out."),
+    ({"prompt": "a", "suffix": "b"}, "suffix", "so it cannot fill one; use a model that was"),
+    ({"prompt": [1], "suffix": "b"}, "suffix", "goes together with text, not with token ids."),
+    ({"prompt": "a", "suffix": "b", "logprobs": 0}, "suffix", "do not go together"),
     ({"prompt": "a", "best_of": 3}, "best_of", "best_of is 3; answers are not compared"),
     ({"prompt": "a", "logprobs": 6}, "logprobs", "logprobs is 6; it must be between 0 and 5."),
     ({"prompt": "a", "logprobs": 0, "echo": True}, "echo", "how likely the prompt is"),
@@ -73,3 +80,34 @@ async def test_what_looks_like_a_thought_is_text(
     engine.answers("<think>hm</think> yes")
     reply = await client.post("/v1/completions", json={"prompt": "a"})
     assert reply.json()["choices"][0]["text"] == "<think>hm</think> yes"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"), [([1, 2], [(1, 2)]), ([[1], [2, 3]], [(1,), (2, 3)])]
+)
+async def test_token_ids_are_taken_at_their_word(
+    client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, prompts: list[tuple[int, ...]]
+) -> None:
+    reply = await client.post("/v1/completions", json={"prompt": prompt})
+    assert reply.status_code == 200, reply.text
+    assert [piece.token_ids for job in engine.jobs for piece in job.prompt] == prompts
+    assert [choice["index"] for choice in reply.json()["choices"]] == [*range(len(prompts))]
+
+
+async def test_texts_and_token_ids_are_echoed(client: httpx.AsyncClient) -> None:
+    tokens = (await client.post("/tokenize", json={"content": "Once upon"})).json()["tokens"]
+    for prompt in ("Once upon", tokens):
+        reply = await client.post("/v1/completions", json={"prompt": prompt, "echo": True})
+        assert reply.json()["choices"][0]["text"] == "Once uponHello there, friend."
+
+
+async def test_a_suffix_makes_a_gap(tmp_path: Path) -> None:
+    engine = FakeEngine(replace(FAKE_MODEL, infill_tokens=("<PRE>", "<SUF>", "<MID>")))
+    async with running_app(engine, tmp_path) as app, connected_client(app) as client:
+        body = {"prompt": "def f():", "suffix": "f()", "n": 2, "max_tokens": 5, "seed": 7}
+        reply = await client.post("/v1/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    assert len(reply.json()["choices"]) == 2
+    told = ["".join(piece.text for piece in job.prompt) for job in engine.jobs]
+    assert told == ["<PRE>def f():<SUF>f()<MID>"] * 2
+    assert [(job.max_tokens, job.sampling.seed) for job in engine.jobs] == [(5, 7), (5, 8)]

@@ -106,12 +106,12 @@ async def test_what_is_no_picture_is_refused_by_its_place(
 ) -> None:
     wrong = base64.b64encode(b"hello").decode()
     shown = PATHS[path][1](RED)
-    content: dict[str, Any] = {
+    contents: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {**shown, "image_url": {"url": f"data:image/png;base64,{wrong}"}},
         "/v1/messages": {**shown, "source": {"type": "base64", "data": wrong}},
         "/v1/responses": {**shown, "image_url": f"data:image/png;base64,{wrong}"},
-    }[path]
-    reply = await client.post(path, json=asked(path, content))
+    }
+    reply = await client.post(path, json=asked(path, contents[path]))
     assert reply.status_code == 400, reply.text
     assert "[0].content[0] is no picture that can be read" in reply.json()["error"]["message"]
     assert engine.jobs == []
@@ -120,12 +120,12 @@ async def test_what_is_no_picture_is_refused_by_its_place(
 @DIALECTS
 async def test_inner_addresses_are_not_asked(client: httpx.AsyncClient, path: str) -> None:
     inner = "https://127.0.0.1/a.png"
-    content: dict[str, Any] = {
+    contents: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {"type": "image_url", "image_url": {"url": inner}},
         "/v1/messages": {"type": "image", "source": {"type": "url", "url": inner}},
         "/v1/responses": {"type": "input_image", "image_url": inner},
-    }[path]
-    reply = await client.post(path, json=asked(path, content))
+    }
+    reply = await client.post(path, json=asked(path, contents[path]))
     assert reply.status_code == 400, reply.text
     assert "127.0.0.1 is not at a public address" in reply.json()["error"]["message"]
 

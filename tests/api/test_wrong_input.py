@@ -173,7 +173,7 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
         {**HELLO, "tools": [tool("a")], "guided_choice": ["yes", "no"]},
         *(400, "tools", "tools go together with a JSON schema for the answer only"),
     ),
-    ({**HELLO, "functions": [{"name": "a"}]}, 400, "functions", "functions is not supported"),
+    ({**HELLO, "functions": [{}]}, 400, "functions[0].name", "functions[0].name is missing."),
     ({**HELLO, "response_format": {"type": "yaml"}}, 400, "response_format.type", "is 'yaml'"),
     ({**HELLO, "modalities": ["audio"]}, 400, "modalities", "may only be ['text']."),
     ({**HELLO, "logit_bias": {"x": 1}}, 400, "logit_bias", "has the key 'x'; keys are token ids."),

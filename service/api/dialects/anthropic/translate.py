@@ -46,18 +46,14 @@ Placed = tuple[str, Block]
 
 def to_chat_request(body: MessagesBody, request_id: str) -> ChatRequest:
     """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
-    if body.messages and body.messages[-1].role == "assistant":
-        raise Unsupported(
-            "messages ends with an assistant message; going on with one (prefill) is not "
-            "supported. End with a user message.",
-            param="messages",
-        )
     if body.max_tokens < 1:
         raise InvalidRequest(
             f"max_tokens is {body.max_tokens}; it must be at least 1.", param="max_tokens"
         )
+    messages, begun = _to_messages(body)
     return ChatRequest(
-        messages=_to_messages(body),
+        messages=messages,
+        begun=begun,
         model=body.model,
         sampling=_to_sampling(body),
         max_tokens=min(body.max_tokens, _MAX_TOKEN_COUNT),
@@ -75,8 +71,10 @@ def to_chat_request(body: MessagesBody, request_id: str) -> ChatRequest:
 
 def to_counted_request(body: CountTokensBody, request_id: str) -> ChatRequest:
     """As `to_chat_request`, as far as the prompt is concerned."""
+    messages, begun = _to_messages(body)
     return ChatRequest(
-        messages=_to_messages(body),
+        messages=messages,
+        begun=begun,
         model=body.model,
         tools=to_tools(body),
         tool_choice=to_tool_choice(body),
@@ -133,7 +131,9 @@ def _to_constraint(body: CountTokensBody) -> Constraint | None:
     return Constraint(ConstraintKind.JSON_SCHEMA, json.dumps(form.schema_))
 
 
-def _to_messages(body: CountTokensBody) -> tuple[Message, ...]:
+def _to_messages(body: CountTokensBody) -> tuple[tuple[Message, ...], str]:
+    """What was said, and how the answer begins: an assistant's message at the end is gone on
+    with."""
     _refuse_unsupported(body)
     if not body.messages:
         raise InvalidRequest("messages is empty; send at least one.", param="messages")
@@ -147,7 +147,19 @@ def _to_messages(body: CountTokensBody) -> tuple[Message, ...]:
             told.append(_to_assistant(blocks))
         else:
             told += _to_user(blocks)
-    return tuple(told)
+    if told and told[-1].role is Role.ASSISTANT:
+        return tuple(told[:-1]), _to_beginning(told[-1])
+    return tuple(told), ""
+
+
+def _to_beginning(message: Message) -> str:
+    if message.tool_calls:
+        raise InvalidRequest(
+            f"messages ends with the call {message.tool_calls[0].id[:80]!r}; send what the tool "
+            "answered.",
+            param="messages",
+        )
+    return message.content if message.content.strip() else ""
 
 
 def _refuse_unsupported(body: CountTokensBody) -> None:

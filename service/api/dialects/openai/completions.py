@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ from starlette.responses import Response
 from service.api.deps import PartsDep, PrincipalDep, RequestIdDep
 from service.api.dialects.openai.completion_replies import TextFrames, to_text_reply
 from service.api.dialects.openai.options import (
+    MAX_TOKEN_ID,
     SamplingOptions,
     to_max_tokens,
     to_num_choices,
@@ -27,33 +27,51 @@ from service.api.dialects.openai.schemas import CompletionUsage, ErrorReply, Str
 from service.api.fields import Text
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
+from service.chat import words
 from service.chat.choices import start_choices
 from service.chat.generate import Generation
+from service.chat.infill import InfillRequest
 from service.domain.access import Principal
 from service.domain.chat import TextRequest
 from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.sampling import Sampling
+from service.ipc.client import Engines
 
 _DEFAULT_MAX_TOKENS = 16  # the vendor's
 _MAX_LOGPROBS = 5  # the vendor's
 
 
-def _to_texts(given: object) -> object:
-    """One text as the list of one that it is."""
+def _to_prompts(given: object) -> object:
+    """One prompt as the list of one that it is."""
     if isinstance(given, str):
         return [given]
-    if isinstance(given, list) and given and not all(isinstance(item, str) for item in given):
-        raise PydanticCustomError(
-            "prompt_type", "Send text: a string, or a list of strings; token ids are not supported"
-        )
+    if not isinstance(given, list):
+        return given
+    if given and all(map(_is_number, given)):
+        return [given]
+    for item in given:
+        if not isinstance(item, str) and not (
+            isinstance(item, list) and all(map(_is_number, item))
+        ):
+            raise PydanticCustomError(
+                "prompt_type",
+                "Send a string, a list of strings, a list of token ids, or a list of such lists",
+            )
     return given
+
+
+def _is_number(item: object) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool)
 
 
 class CompletionBody(SamplingOptions):
     """Texts to go on with, as they stand. Unknown fields are ignored."""
 
     prompt: Annotated[
-        list[Text], BeforeValidator(_to_texts, json_schema_input_type=str | list[str])
+        list[Text | list[int]],
+        BeforeValidator(
+            _to_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+        ),
     ]
     model: Text | None = Field(None, description="The served model when absent.")
     max_tokens: int | None = Field(None, description="At most so many new tokens; 16 when absent.")
@@ -63,9 +81,8 @@ class CompletionBody(SamplingOptions):
     logprobs: int | None = Field(
         None, description="Tell how likely tokens were, and 0 to 5 others."
     )
-    # Understood well enough to be refused by name.
-    suffix: Text | None = None
-    best_of: int | None = None
+    suffix: Text | None = Field(None, description="Fill the gap between the prompt and this.")
+    best_of: int | None = Field(None, description="Understood well enough to be refused by name.")
 
 
 class TextLogprobsReply(BaseModel):
@@ -119,13 +136,21 @@ async def create_completion(
     num = _to_num(body, parts.settings.chat.max_choices)
 
     async def start(request: TextRequest, who: Principal, sampling: Sampling) -> Generation:
-        return await parts.chat.go_on(replace(request, sampling=sampling), who)
+        seeded = replace(request, sampling=sampling)
+        if not body.suffix:
+            return await parts.chat.go_on(seeded, who)
+        try:
+            return await parts.chat.fill_in(to_infill_request(seeded, body.suffix), who)
+        except Unsupported as error:
+            error.param = error.param or "suffix"
+            raise
 
     starts = [partial(start, request, principal) for request in requests]
     starting = start_choices(starts, requests[0].sampling, num)
     choices = await while_connected(http_request.receive, starting)
     completion = Completion(choices.generations[0].model, id=f"cmpl-{uuid.uuid4().hex}")
-    echoes = _echoes(body, requests, num)
+    texts = [await _to_text(request, parts.engines) for request in requests if body.echo]
+    echoes = [text for text in texts or [""] * len(requests) for _ in range(num)]
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         frames = TextFrames(completion, echoes, with_usage=with_usage)
@@ -141,8 +166,10 @@ def to_text_requests(body: CompletionBody, request_id: str) -> list[TextRequest]
     """One dialect-neutral request for each prompt. Raises `InvalidRequest` or `Unsupported`."""
     if not body.prompt:
         raise InvalidRequest("prompt is empty; send at least one text.", param="prompt")
-    if body.suffix:
-        raise Unsupported("suffix is not supported; leave it out.", param="suffix")
+    if body.suffix and body.logprobs is not None:
+        raise Unsupported(
+            "suffix and logprobs do not go together; leave one of them out.", param="suffix"
+        )
     if body.best_of not in (None, 1, body.n):
         raise Unsupported(
             f"best_of is {body.best_of}; answers are not compared, leave it out.", param="best_of"
@@ -163,9 +190,44 @@ def to_text_requests(body: CompletionBody, request_id: str) -> list[TextRequest]
     if max_tokens is None and body.n_predict is None:
         max_tokens = _DEFAULT_MAX_TOKENS
     return [
-        TextRequest(prompt, body.model, sampling, max_tokens, stop, body.logprobs, request_id)
-        for prompt in body.prompt
+        TextRequest(
+            _to_prompt(prompt, index),
+            body.model,
+            sampling,
+            max_tokens,
+            stop,
+            body.logprobs,
+            request_id,
+        )
+        for index, prompt in enumerate(body.prompt)
     ]
+
+
+def to_infill_request(request: TextRequest, suffix: str) -> InfillRequest:
+    """The gap between the prompt and `suffix`. Raises `Unsupported` for token ids."""
+    if not isinstance(request.prompt, str):
+        raise Unsupported("suffix goes together with text, not with token ids.", param="suffix")
+    return InfillRequest(
+        before=request.prompt,
+        after=suffix,
+        model=request.model,
+        sampling=request.sampling,
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        request_id=request.request_id,
+    )
+
+
+def _to_prompt(prompt: str | list[int], index: int) -> str | tuple[int, ...]:
+    """Which numbers are token ids, the engine knows; but they have to fit into its words."""
+    if isinstance(prompt, str):
+        return prompt
+    if not prompt:
+        raise InvalidRequest(f"prompt[{index}] is empty.", param=f"prompt[{index}]")
+    wrong = next((i for i in prompt if not 0 <= i <= MAX_TOKEN_ID), None)
+    if wrong is not None:
+        raise InvalidRequest(f"{wrong} is no token id.", param="prompt")
+    return tuple(prompt)
 
 
 def _to_num(body: CompletionBody, limit: int) -> int:
@@ -179,6 +241,8 @@ def _to_num(body: CompletionBody, limit: int) -> int:
     return num
 
 
-def _echoes(body: CompletionBody, requests: Sequence[TextRequest], num: int) -> list[str]:
-    """What each answer begins with."""
-    return [request.prompt if body.echo else "" for request in requests for _ in range(num)]
+async def _to_text(request: TextRequest, engines: Engines) -> str:
+    """The prompt as it is echoed."""
+    if isinstance(request.prompt, str):
+        return request.prompt
+    return await words.detokenize(engines, request.prompt, request.model)

@@ -12,7 +12,7 @@ from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
 
 _MAX_STOP_STRINGS = 4
-_MAX_TOKEN_ID = 2**31 - 1
+MAX_TOKEN_ID = 2**31 - 1
 
 
 def _to_strings(stop: object) -> object:
@@ -105,7 +105,7 @@ def to_max_tokens(body: SamplingOptions, *names: str) -> int | None:
             continue
         if value < 1:
             raise InvalidRequest(f"{name} is {value}; it must be at least 1.", param=name)
-        return min(value, _MAX_TOKEN_ID)
+        return min(value, MAX_TOKEN_ID)
     return None
 
 
@@ -137,7 +137,7 @@ def _to_seed(seed: int | None) -> int | None:
 def _to_bias(biases: Mapping[str, float]) -> dict[int, float]:
     known: dict[int, float] = {}
     for key, bias in biases.items():
-        if not (key.isascii() and key.isdigit() and int(key[:11]) <= _MAX_TOKEN_ID):
+        if not (key.isascii() and key.isdigit() and int(key[:11]) <= MAX_TOKEN_ID):
             raise InvalidRequest(
                 f"logit_bias has the key {key[:40]!r}; keys are token ids.", param="logit_bias"
             )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.api.deps import ModelsDep, Parts, PartsDep, PrincipalDep, RequestIdDep
+from service.api.dialects.openai.functions import speaks_of_functions
 from service.api.dialects.openai.options import to_num_choices
 from service.api.dialects.openai.reasoning import Thoughts, to_thoughts
 from service.api.dialects.openai.replies import (
@@ -95,6 +96,7 @@ async def _answer(
     thoughts: Thoughts,
 ) -> Response:
     num = to_num_choices(body, parts.settings.chat.max_choices)
+    functions = speaks_of_functions(body)
 
     async def start(sampling: Sampling) -> Generation:
         return await parts.chat.start(replace(request, sampling=sampling), principal)
@@ -109,16 +111,21 @@ async def _answer(
             num_choices=num,
             with_usage=bool(body.stream_options and body.stream_options.include_usage),
             thoughts=thoughts,
+            functions=functions,
         )
         events = choices if num > 1 else choices.generations[0]
         return EventStream(events, frames, parts.settings.api.keepalive_comment_seconds, headers)
     answers = await while_connected(http_request.receive, choices.answers())
     usage = choices.usage([answer.finished for answer in answers])
-    with_logprobs = request.logprobs is not None
-    return Json(
-        to_reply(completion, answers, usage, thoughts=thoughts, with_logprobs=with_logprobs),
-        headers=headers,
+    reply = to_reply(
+        completion,
+        answers,
+        usage,
+        thoughts=thoughts,
+        with_logprobs=request.logprobs is not None,
+        functions=functions,
     )
+    return Json(reply, headers=headers)
 
 
 def _disclosed(num_dropped: int) -> dict[str, str]:

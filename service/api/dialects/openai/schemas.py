@@ -93,11 +93,13 @@ Content = Annotated[
 
 
 class MessageBody(BaseModel):
-    """One message; `developer` is the newer word for `system`."""
+    """One message; `developer` is the newer word for `system`, `function` the older for `tool`."""
 
-    role: Literal["developer", "system", "user", "assistant", "tool"]
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content = None
+    name: Text | None = Field(None, description="Of a function whose answer this is.")
     tool_calls: list[ToolCallBody] | None = None
+    function_call: CalledFunction | None = Field(None, description="Before there were tools.")
     tool_call_id: Text | None = None
     reasoning_content: Text | None = None
 
@@ -166,9 +168,11 @@ class ChatCompletionBody(SamplingOptions):
     guided_choice: list[Text] | None = Field(None, description="The answer is one of these.")
     logprobs: bool | None = Field(None, description="Tell how likely each token was.")
     top_logprobs: int | None = Field(None, description="And what else could have come: 0 to 20.")
+    functions: list[FunctionBody] | None = Field(None, description="Before there were tools.")
+    function_call: Text | NamedFunction | None = Field(
+        None, description="`auto`, `none`, or one of the functions."
+    )
     # Understood well enough to be refused by name.
-    functions: list[Any] | None = None
-    function_call: Any = None
     modalities: list[str] | None = None
     audio: Any = None
     web_search_options: Any = None
@@ -190,7 +194,7 @@ class CompletionUsage(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
 
-FinishWord = Literal["stop", "length", "tool_calls"]
+FinishWord = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class CalledFunctionReply(BaseModel):
@@ -209,6 +213,7 @@ class ReplyMessage(BaseModel):
     content: str | None
     refusal: str | None
     tool_calls: list[ToolCallReply] | None = None
+    function_call: CalledFunctionReply | None = None
     reasoning_content: str | None = None
 
 
@@ -262,6 +267,7 @@ class ChunkDelta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[ToolCallDeltaReply] | None = None
+    function_call: FunctionDelta | None = None
     reasoning_content: str | None = None
 
 

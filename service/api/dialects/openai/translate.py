@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.api.dialects.openai.constraints import to_constraint
+from service.api.dialects.openai.functions import with_tools
 from service.api.dialects.openai.logprobs import to_num_logprobs
 from service.api.dialects.openai.options import to_max_tokens, to_sampling, to_stop
 from service.api.dialects.openai.reasoning import to_budget, to_effort, to_thinking
@@ -20,17 +21,13 @@ _ROLES = {
     "tool": Role.TOOL,
 }
 # Asked for by a value that is neither absent nor empty; silence would change what is answered.
-_UNSUPPORTED = (
-    "functions",
-    "function_call",
-    "audio",
-    "web_search_options",
-)
+_UNSUPPORTED = ("audio", "web_search_options")
 
 
 def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
     """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
     _refuse_unsupported(body)
+    body = with_tools(body)
     return ChatRequest(
         messages=tuple(_to_message(m, f"messages[{i}]") for i, m in enumerate(body.messages)),
         model=body.model,
