@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 import socket
-import ssl
-import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from service.cli.deployment import examine_deployment
+from service.cli.finding import Finding, Verdict, ask
+from service.cli.health import UnixConnection
 from service.domain.amounts import amount
 from service.domain.errors import ServiceError
 from service.models.gguf import check_model_file
@@ -23,37 +24,16 @@ from service.models.registry import resolve
 from service.settings import Settings
 from service.store.database import check_store, store_url
 
-CERTIFICATE = Path("/etc/parley/tls/fullchain.pem")
 NVIDIA = Path("/proc/driver/nvidia/version")
 _FEW_BYTES = 2 * 1024**3
-_SOON_DAYS = 14
 _SECONDS = 10.0
-
-
-class Verdict(StrEnum):
-    FINE = "fine"
-    NOTE = "note"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`mend` is the command, or the setting, that puts it right."""
-
-    about: str
-    verdict: Verdict
-    fact: str
-    mend: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check in turn. None of them tells a secret."""
     for check in (_model, _memory, _processor, _graphics, _disk, _store, _port, _clock):
         yield check(settings)
-    for optional in (_unit, _nginx, _certificate):
-        found = optional(settings)
-        if found is not None:
-            yield found
+    yield from examine_deployment()
 
 
 def _model(settings: Settings) -> Finding:
@@ -95,7 +75,7 @@ def _processor(_: Settings) -> Finding:
     known = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if name in flags]
     if "avx2" not in flags:
         fact = f"{cores} cores without AVX2: answers will be slow"
-        return Finding("processor", Verdict.NOTE, fact, "a machine from 2013 or later")
+        return Finding("processor", Verdict.NOTE, fact, "move to a machine from 2013 or later")
     return Finding("processor", Verdict.FINE, f"{cores} cores with {', '.join(known)}")
 
 
@@ -104,9 +84,9 @@ def _graphics(settings: Settings) -> Finding:
         return Finding(
             "graphics card", Verdict.FINE, "none; everything is computed by the processor"
         )
-    done = _run("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    done = ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     if done is None or done.returncode != 0:
-        mend = "install the driver's tools, or restart after its upgrade"
+        mend = "apt-get install nvidia-smi; after the driver's upgrade: reboot"
         return Finding("graphics card", Verdict.WRONG, "its driver does not answer", mend)
     used = "" if settings.engine.gpu_layers else ", which PARLEY_ENGINE__GPU_LAYERS=0 leaves unused"
     return Finding("graphics card", Verdict.FINE, done.stdout.strip().replace("\n", "; ") + used)
@@ -117,36 +97,80 @@ def _disk(settings: Settings) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     verdict = Verdict.FINE if free >= _FEW_BYTES else Verdict.WRONG
-    mend = "" if free >= _FEW_BYTES else f"make room, or set PARLEY_STATE_DIR (now {folder})"
+    mend = ""
+    if free < _FEW_BYTES:
+        mend = f"du -xhd1 {folder} | sort -h says what takes it; parley model remove NAME"
     return Finding("disk", verdict, f"{amount(free)} free for {folder}", mend)
 
 
 def _store(settings: Settings) -> Finding:
     try:
-        if not Path(store_url(settings).database or "").exists():
-            return Finding("database", Verdict.NOTE, "is made at the first start")
-        check_store(settings)
+        file = Path(store_url(settings).database or "")
+        with _as_owner_of(file):
+            if not file.exists():
+                return Finding("database", Verdict.NOTE, "is made at the first start")
+            check_store(settings)
     except ServiceError as error:
-        return Finding("database", Verdict.WRONG, error.message, "restore a backup")
+        mend = "restore a backup: docs/operations.md"
+        return Finding("database", Verdict.WRONG, error.message, mend)
     return Finding("database", Verdict.FINE, "can be opened and is up to date")
+
+
+@contextmanager
+def _as_owner_of(file: Path) -> Iterator[None]:
+    """Root opens a database as its owner does: what is made beside it must stay the owner's."""
+    if os.geteuid() != 0 or not file.exists():
+        yield
+        return
+    owner, group = file.stat().st_uid, os.getegid()
+    os.setegid(file.stat().st_gid)
+    os.seteuid(owner)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def _port(settings: Settings) -> Finding:
     api = settings.api
     if api.unix_socket is not None:
-        there = "is there" if api.unix_socket.exists() else "is not there; is the service running?"
-        return Finding("service", Verdict.NOTE, f"the socket {api.unix_socket} {there}")
-    url = f"http://{'127.0.0.1' if api.host in ('0.0.0.0', '::') else api.host}:{api.port}"  # noqa: S104
+        return _socket(api.unix_socket)
+    host = f"[{api.host}]" if ":" in api.host else api.host
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{api.port}"  # noqa: S104
     health = _health(f"{url}/health")
     if health is None:
         return _port_without_service(api.host, api.port)
     if "model_loaded" not in health:
         mend = "stop that program, or set PARLEY_API__PORT"
         return Finding("service", Verdict.WRONG, f"another program answers at {url}", mend)
+    return _answering(url, health)
+
+
+def _socket(path: Path) -> Finding:
+    """The same where nginx is in front."""
+    connection = UnixConnection(path, _SECONDS)
+    try:
+        connection.request("GET", "/health", headers={"Accept": "application/json"})
+        facts = json.loads(connection.getresponse().read())
+    except PermissionError:
+        fact = f"whoever runs this may not ask at {path}"
+        return Finding("service", Verdict.NOTE, fact, "sudo parley doctor")
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        fact = f"does not answer at {path}: {reason}"
+        return Finding("service", Verdict.WRONG, fact, "systemctl restart parley")
+    finally:
+        connection.close()
+    return _answering(str(path), facts if isinstance(facts, dict) else {})
+
+
+def _answering(place: str, health: dict[str, object]) -> Finding:
     status = str(health.get("status"))
     if status == "healthy":
-        return Finding("service", Verdict.FINE, f"answers at {url}")
-    return Finding("service", Verdict.NOTE, f"at {url} is {status}", "parley health --wait 60")
+        return Finding("service", Verdict.FINE, f"answers at {place}")
+    notice = f": {health['notice']}" if health.get("notice") else ""
+    return Finding("service", Verdict.NOTE, f"at {place} is {status}{notice}", "parley health")
 
 
 def _port_without_service(host: str, port: int) -> Finding:
@@ -159,7 +183,7 @@ def _port_without_service(host: str, port: int) -> Finding:
 
 
 def _clock(_: Settings) -> Finding:
-    done = _run("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    done = ask("timedatectl", "show", "--property=NTPSynchronized", "--value")
     if done is None or done.returncode != 0:
         return Finding(
             "clock", Verdict.NOTE, f"says {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"
@@ -167,53 +191,6 @@ def _clock(_: Settings) -> Finding:
     if done.stdout.strip() == "yes":
         return Finding("clock", Verdict.FINE, "is kept by the network")
     return Finding("clock", Verdict.NOTE, "is not kept by the network", "timedatectl set-ntp true")
-
-
-def _unit(_: Settings) -> Finding | None:
-    done = _run("systemctl", "show", "parley", "--property=LoadState,ActiveState,Result")
-    if done is None or "LoadState=loaded" not in done.stdout:
-        return None
-    state = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-    if state.get("ActiveState") == "active":
-        return Finding("unit", Verdict.FINE, "parley.service is active")
-    fact = f"parley.service is {state.get('ActiveState')} ({state.get('Result')})"
-    return Finding("unit", Verdict.WRONG, fact, "journalctl -u parley -n 50")
-
-
-def _nginx(_: Settings) -> Finding | None:
-    if shutil.which("nginx") is None or not CERTIFICATE.parent.exists():
-        return None
-    done = _run("nginx", "-t")
-    if done is None:
-        return None
-    if done.returncode == 0:
-        return Finding("nginx", Verdict.FINE, "its configuration is sound")
-    lines = [line for line in done.stderr.splitlines() if "emerg" in line] or ["refuses it"]
-    return Finding("nginx", Verdict.WRONG, lines[0], "nginx -t")
-
-
-def _certificate(_: Settings) -> Finding | None:
-    try:
-        days = days_left(CERTIFICATE)
-    except FileNotFoundError:
-        return None
-    except (OSError, ssl.SSLError, ValueError) as error:
-        fact = f"{CERTIFICATE} can't be read: {error}"
-        return Finding("certificate", Verdict.WRONG, fact, "make deploy HOST=…")
-    fact = f"is good for {days:.0f} more days" if days > 0 else f"expired {-days:.0f} days ago"
-    if days > _SOON_DAYS:
-        return Finding("certificate", Verdict.FINE, fact)
-    return Finding("certificate", Verdict.WRONG, fact, "certbot renew, or make deploy HOST=… again")
-
-
-def days_left(certificate: Path) -> float:
-    """How long the first certificate of a PEM file is still valid."""
-    done = _run("openssl", "x509", "-enddate", "-noout", "-in", str(certificate))
-    certificate.open("rb").close()
-    if done is None or done.returncode != 0:
-        raise ValueError("openssl does not understand it")
-    ends = ssl.cert_time_to_seconds(done.stdout.strip().partition("=")[2])
-    return (ends - time.time()) / 86400
 
 
 def _health(url: str) -> dict[str, object] | None:
@@ -230,16 +207,6 @@ def _health(url: str) -> dict[str, object] | None:
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """Its result; None where there is no such program, or it takes too long."""
-    try:
-        return subprocess.run(  # noqa: S603  commands of this module, no shell
-            command, capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def _meminfo(name: str) -> int:

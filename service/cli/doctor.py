@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 import click
 
-from service.cli.checkup import Verdict, examine
+from service.cli.checkup import examine
+from service.cli.finding import Verdict
 from service.settings import load_settings
 
 EXIT_WRONG = 1
@@ -18,7 +19,7 @@ _MARKS = {Verdict.FINE: "ok  ", Verdict.NOTE: "note", Verdict.WRONG: "BAD "}
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Look for what is wrong: model, memory, disk, port, graphics driver, certificate, clock, unit.
+    """Look for what is wrong: model, memory, disk, port, graphics driver, clock, unit, nginx.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ from service.domain.errors import ConfigurationError
 from service.settings import Settings, load_settings
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -61,7 +61,7 @@ def _connect(url: str | None, timeout: float) -> tuple[http.client.HTTPConnectio
         settings = load_settings()
         if settings.api.unix_socket is not None:
             path = settings.api.unix_socket
-            return _UnixConnection(path, timeout), str(path), ""
+            return UnixConnection(path, timeout), str(path), ""
         url = _configured_url(settings)
     try:
         parts = urlsplit(url)

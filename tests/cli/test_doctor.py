@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from service.cli.checkup import Verdict, days_left, examine
+from service.cli.checkup import examine
+from service.cli.deployment import days_left
+from service.cli.finding import Verdict
 from service.cli.main import parley
 from service.older_names import OLDER_NAMES
 from service.settings import Settings
@@ -93,7 +95,7 @@ def test_a_port_that_somebody_else_has_is_found(
     assert verdicts()["service"] == (
         "note",
         f"at http://127.0.0.1:{port} is loading",
-        "parley health --wait 60",
+        "parley health",
     )
 
 
