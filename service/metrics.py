@@ -128,8 +128,10 @@ PARKED_CONVERSATIONS = Gauge(
     ["tier"],
     multiprocess_mode="livesum",
 )
-GUESSED_TOKENS = Counter(
-    "parley_guessed_tokens_total", "Tokens guessed ahead, by whether they were right.", ["right"]
+SPECULATION_TOKENS = Counter(
+    "parley_speculation_tokens_total",
+    "Tokens guessed ahead: accepted where the model says the same, or rejected.",
+    ["outcome"],
 )
 MODEL_LOADED = Gauge(
     "parley_model_loaded",
@@ -189,6 +191,12 @@ LLAMACPP_TOKENS_MAX = Gauge(
 # --- the workers and the supervisor -----------------------------------------------------------
 HTTP_REQUESTS = Counter(
     "parley_http_requests_total", "HTTP requests.", ["route", "method", "status"]
+)
+RATE_LIMITED = Counter(
+    "parley_rate_limited_total",
+    "Requests refused for a limit: requests_per_minute, tokens_per_minute, tokens_per_day, "
+    "tokens_per_month, streams, or wrong_access_tokens.",
+    ["limit"],
 )
 HTTP_SECONDS = Histogram(
     "parley_http_request_seconds", "From request to last byte.", ["route"], buckets=_SECONDS

@@ -165,6 +165,14 @@ def test_every_setting_is_described() -> None:
     assert bare == []
 
 
+def test_every_metric_is_counted_somewhere() -> None:
+    defining = ROOT / "service" / "metrics.py"
+    defined = re.findall(r"^([A-Z_]+) = (?:Counter|Gauge|Histogram)\(", defining.read_text(), re.M)
+    elsewhere = "\n".join(m.read_text() for m in MODULES if m != defining)
+    assert len(defined) > 40
+    assert [name for name in defined if not re.search(rf"\b{name}\b", elsewhere)] == []
+
+
 def test_the_changelog_starts_with_this_version() -> None:
     headings = re.findall(
         r"^## \[?v?(\d+\.\d+\.\d+|Unreleased)", (ROOT / "CHANGELOG.md").read_text(), re.M

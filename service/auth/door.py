@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+from service import metrics
 from service.auth.names import OwnNames
 from service.auth.throttle import FailureThrottle
 from service.auth.tokens import AccessTokens
@@ -71,6 +72,7 @@ class Door:
         except Unauthenticated as error:
             seconds = await self._throttle.fail(address)
             if seconds > 0:
+                metrics.RATE_LIMITED.labels("wrong_access_tokens").inc()
                 raise RateLimited(
                     "Too many wrong access tokens came from this address; wait "
                     f"{math.ceil(seconds)} s before another one.",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from service import metrics
 from service.domain.errors import RateLimited
 
 WINDOW_SECONDS = 60.0
@@ -36,6 +37,7 @@ class Allowance:
     def demand(self) -> None:
         """Raises `RateLimited` where the request was one too many."""
         if not self.admitted:
+            metrics.RATE_LIMITED.labels("requests_per_minute").inc()
             raise RateLimited(
                 f"You may make {self.limit} requests a minute, and have made them; "
                 f"the next one is possible in {math.ceil(self.next_seconds)} s.",

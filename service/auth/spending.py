@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from service import metrics
 from service.domain.access import Limits, Principal, Spent
 from service.domain.errors import Forbidden, InvalidRequest, RateLimited, StoreUnavailable
 from service.domain.events import Usage
@@ -166,6 +167,7 @@ def _refuse_impossible(limits: Limits, least: int) -> None:
 def _refusal(limits: Limits, left: dict[str, int], least: int, seconds: float) -> RateLimited:
     needed = {name: 1 if name == "streams" else least for name in left}
     short = next((name for name in left if left[name] < needed[name]), "tokens_per_minute")
+    metrics.RATE_LIMITED.labels(short).inc()
     limit, words = getattr(limits, short), _PERIODS[short]
     have = "are under way" if short == "streams" else f"{max(0, left[short])} of them are left"
     return RateLimited(

@@ -77,8 +77,8 @@ class Decoding:
             self._advance(sequence, choice, now)
         self._speculation.stepped(sequence, len(draft), num_right, parts.clock() - started)
         if draft:
-            metrics.GUESSED_TOKENS.labels("true").inc(num_right)
-            metrics.GUESSED_TOKENS.labels("false").inc(len(draft) - num_right)
+            metrics.SPECULATION_TOKENS.labels("accepted").inc(num_right)
+            metrics.SPECULATION_TOKENS.labels("rejected").inc(len(draft) - num_right)
 
     def _run(self, plan: DecodePlan) -> list[int | DeadEnd]:
         """The token that follows for each sequence of the plan, or why there is none."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service import metrics
 from service.auth.limits import RequestLimits
 from service.domain.errors import RateLimited
 from service.settings import Settings
@@ -63,8 +64,11 @@ async def test_one_principal_s_requests_are_not_another_s(
     limits = RequestLimits(SqlAdmissions(database, clock))
     (await limits.spend("me", 1)).demand()
     (await limits.spend("you", 1)).demand()
+    counter = metrics.RATE_LIMITED.labels("requests_per_minute")
+    before = counter._value.get()
     with pytest.raises(RateLimited, match="1 requests a minute"):
         (await limits.spend("me", 1)).demand()
+    assert counter._value.get() == before + 1
 
 
 async def test_a_clock_that_is_set_back_locks_nobody_out(
