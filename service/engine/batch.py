@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
 from numpy.typing import NDArray
+
+from service.engine.runner import PrefillPart
+
+# Calls of this many rows and more go through BLAS, which no decoding can afford.
+BLAS_ROWS = 32
 
 Int32s = NDArray[np.int32]
 
@@ -42,6 +48,20 @@ class Batch:
         self.output[:num_tokens] = outputs
         self.struct.n_tokens = num_tokens
         return self.struct
+
+
+def as_calls(
+    parts: Sequence[PrefillPart], blas_from: int | None
+) -> Iterator[Sequence[PrefillPart]]:
+    """The parts as one call, or as several that are too small for BLAS where it would lose."""
+    total = sum(len(part.token_ids) for part in parts)
+    if blas_from is None or total >= blas_from or total < BLAS_ROWS:
+        yield parts
+        return
+    for part in parts:
+        for at in range(0, len(part.token_ids), BLAS_ROWS - 1):
+            token_ids = part.token_ids[at : at + BLAS_ROWS - 1]
+            yield [PrefillPart(part.slot, part.start + at, token_ids)]
 
 
 def _pointer(array: NDArray[Any], kind: Any) -> Any:

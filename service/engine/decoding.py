@@ -26,7 +26,12 @@ class Decoding:
         sequences = parts.scheduler.generating()
         if not sequences:
             return
-        plan = plan_decode(sequences, parts.slots, parts.cost.padding_pays)
+        plan = plan_decode(
+            sequences,
+            parts.slots,
+            parts.cost.padding_pays,
+            to_buckets=parts.runner.pads_batches,
+        )
         draft = self._speculation.draft(sequences)
         if draft:
             plan = plan.with_draft(draft)

@@ -14,10 +14,9 @@ import numpy as np
 
 from service.domain.errors import ModelFileError
 from service.engine import library
-from service.engine.batch import Batch
+from service.engine.batch import BLAS_ROWS, Batch
 from service.engine.kv.cells import Cells
 from service.engine.kv.prefix import Prefix
-from service.engine.planning.calibrate import BLAS_ROWS
 from service.engine.planning.loading import (
     LoadedModel,
     draft_sizes,

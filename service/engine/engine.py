@@ -202,6 +202,8 @@ class Engine:
         self._residency.prepare(placement, sequence)
         self.scheduler.admit(sequence)
         sequence.occupy(placement.slot, self._clock())
+        whole = sequence.sampler.needs_whole_rows or sequence.job.submit.logprobs is not None
+        self.runner.takes_rows(placement.slot.index, whole=whole)
         if not sequence.resumed:
             self.gauges.admitted(sequence)
 

@@ -8,7 +8,7 @@ the process; everything it would abort on is checked here first and raised as `R
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from service.domain.events import TokenLogprob
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.adapters import LoraFile, adapted, apply
-from service.engine.batch import Batch
+from service.engine.batch import Batch, as_calls
 from service.engine.description import describe
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
 from service.engine.grammar.trial import Trial
 from service.engine.kv.cells import Cells
 from service.engine.kv.fingerprint import fingerprint_of, print_of
-from service.engine.planning.calibrate import BLAS_ROWS
+from service.engine.planning import backends
 from service.engine.planning.loading import LoadedModel
 from service.engine.planning.memory import Sizes
 from service.engine.planning.records import Records
@@ -43,11 +43,13 @@ from service.engine.runner import (
     Matcher,
     PrefillPart,
     RunnerError,
+    Sampler,
     Spelling,
     State,
 )
 from service.engine.sampling.candidates import Row
 from service.engine.sampling.logprobs import logprob_of
+from service.engine.sampling.on_card import Best, BestSampler, CardCandidates, is_among_best
 from service.engine.sampling.sampler import RowSampler
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
@@ -57,6 +59,9 @@ _get_logits = library.function("llama_get_logits", ctypes.c_void_p, ctypes.c_voi
 
 # Few, because they take as long as a real prompt; what counts is that memory has been touched.
 _WARM_UP_TOKENS = 16
+
+# Tokens of a row that are looked at, where only the likeliest are: more than anybody's top-k.
+NUM_BEST = 128
 
 # llama_decode's answers.
 _DONE, _NO_ROOM, _ABORTED, _INVALID = 0, 1, 2, -1
@@ -115,10 +120,15 @@ class LlamaRunner:
         self._num_cells = int(llama.llama_n_ctx_seq(context))
         self.slot_length = min(self._num_cells, model.trained_context_length)
         self._batch = Batch(self.max_batch_tokens)
+        self._card: CardCandidates | None = None
+        if backends.on_card(settings, settings.gpu_sampling):
+            self._card = CardCandidates(context, self.num_slots, NUM_BEST)
+        self.pads_batches = backends.on_card(settings, settings.gpu_padding)
         self._windowed = model.window > 0
         self._cells = Cells(context, self.num_slots, windowed=self._windowed)
         self._held = self._cells.held
         self._num_rows = 0
+        self._row_slots: list[int] = []
         self._logits_at = 0
         self._logits: NDArray[np.float32] = np.empty((0, self._vocabulary.size), np.float32)
         slots = Sizes(self.num_slots, self.slot_length)
@@ -179,7 +189,7 @@ class LlamaRunner:
         self._check_parts(parts)
         self._abort.lower()
         self._use_threads(self._tuning.prefill_threads)
-        for call in self._calls(parts):
+        for call in as_calls(parts, self._tuning.blas_from):
             self._read(call)
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
@@ -205,7 +215,7 @@ class LlamaRunner:
         self._run(count, slots, outputs=True)
         for slot in slots:
             self._held[slot] += 1
-        self._take_logits(count)
+        self._take_logits(slots)
 
     def warm_up(self) -> None:
         """Touch all weights and run the shapes of the first requests, so that they don't pay."""
@@ -223,10 +233,16 @@ class LlamaRunner:
 
     def create_sampler(
         self, sampling: Sampling, prompt_tail: Sequence[int], matcher: Matcher | None = None
-    ) -> RowSampler:
+    ) -> Sampler:
+        if self._card and matcher is None and is_among_best(sampling, self._vocabulary, NUM_BEST):
+            return BestSampler(sampling, self._best)
         return RowSampler(
             sampling, self._row, self._vocabulary, prompt_tail=prompt_tail, matcher=matcher
         )
+
+    def takes_rows(self, slot: int, *, whole: bool) -> None:
+        if self._card is not None:
+            self._card.whole(slot, whole)
 
     def logprob(self, row: int, token_id: int, num_top: int) -> TokenLogprob:
         return logprob_of(self._row(row), token_id, num_top, self._vocabulary.spell)
@@ -259,6 +275,8 @@ class LlamaRunner:
 
     def close(self) -> None:
         self._num_rows = 0
+        if self._card is not None:
+            self._card.close()
         self._grammars.close()
         self._closing.close()
 
@@ -308,17 +326,6 @@ class LlamaRunner:
                 f"token ids {least} to {most}; the model has 0 to {self._vocabulary.size - 1}"
             )
 
-    def _calls(self, parts: Sequence[PrefillPart]) -> Iterator[Sequence[PrefillPart]]:
-        """The parts as one call, or as several that are too small for BLAS where it would lose."""
-        total = sum(len(part.token_ids) for part in parts)
-        if self._tuning.blas_from is None or total >= self._tuning.blas_from or total < BLAS_ROWS:
-            yield parts
-            return
-        for part in parts:
-            for at in range(0, len(part.token_ids), BLAS_ROWS - 1):
-                token_ids = part.token_ids[at : at + BLAS_ROWS - 1]
-                yield [PrefillPart(part.slot, part.start + at, token_ids)]
-
     def _read(self, parts: Sequence[PrefillPart]) -> None:
         at = 0
         for part in parts:
@@ -352,7 +359,7 @@ class LlamaRunner:
             fatal=answer not in meaning,
         )
 
-    def _take_logits(self, count: int) -> None:
+    def _take_logits(self, slots: list[int]) -> None:
         """Map the rows of this step; the buffer can move from one step to the next."""
         address = _get_logits(self._context)
         if address != self._logits_at:
@@ -360,13 +367,20 @@ class LlamaRunner:
             flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
             self._logits = flat.reshape(self._num_outputs, self._vocabulary.size)
             self._logits_at = address
-        self._num_rows = count
+        self._num_rows, self._row_slots = len(slots), slots
 
     def _row(self, row: int) -> Row:
         if not 0 <= row < self._num_rows:
             raise RunnerError(f"row {row} was not decoded; there are {self._num_rows} rows")
+        if self._card is not None and self._card.finds(self._row_slots[row]):
+            raise RunnerError(f"row {row} came as its best tokens only")
         logits: Row = self._logits[row]
         return logits
+
+    def _best(self, row: int) -> Best:
+        if self._card is None or not self._card.finds(self._row_slots[row]):
+            return None, self._row(row)
+        return self._card.best(row)
 
     def _ordinary_token(self) -> int:
         return next(i for i in range(self._vocabulary.size) if not self.is_end(i))

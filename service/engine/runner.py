@@ -142,6 +142,11 @@ class Sampler(Protocol):
         """Tokens about which the matcher leaves no choice; other spellings may be."""
         ...
 
+    @property
+    def needs_whole_rows(self) -> bool:
+        """Whether it looks at all logits; else at the likeliest tokens only."""
+        ...
+
     def close(self) -> None:
         """Give back the C objects. Further calls are errors."""
         ...
@@ -221,6 +226,17 @@ class ModelRunner(Protocol):
 
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
         """Read prompt chunks, `max_batch_tokens` together at most. Raises `DecodeAborted`."""
+        ...
+
+    @property
+    def pads_batches(self) -> bool:
+        """Whether a step of 1, 2, 4, 8, … rows is quicker than one of a few less: a graph that has
+        been seen before need not be made anew."""
+        ...
+
+    def takes_rows(self, slot: int, *, whole: bool) -> None:
+        """How the logits of this slot's rows are going to be looked at, from the next step on:
+        whole, or the likeliest tokens only. What isn't whole has no `logprob`."""
         ...
 
     @property

@@ -33,9 +33,16 @@ for slot in range(4):
 token_ids = [9] * 4
 for step in range(16):
     runner.decode([DecodeRow(slot, 3 + step, token_ids[slot]) for slot in range(4)])
-    token_ids = [int(runner._row(row).argmax()) for row in range(4)]
+    found = [runner._best(row) for row in range(4)]
+    best = [int(logits.argmax()) for _, logits in found]
+    token_ids = [b if ids is None else int(ids[b]) for b, (ids, _) in zip(best, found)]
     answers.append(token_ids)
-print(json.dumps({"answers": answers, "cards": [c.name for c in backends.graphics_cards()]}))
+print(json.dumps({
+    "answers": answers,
+    "cards": [c.name for c in backends.graphics_cards()],
+    "found_there": [ids is not None for ids, _ in found],
+    "pads": runner.pads_batches,
+}))
 """
 
 
@@ -63,6 +70,38 @@ def test_without_a_graphics_card_the_processor_computes_and_it_is_told_once() ->
     assert events.count("no_graphics_card") == 1
     assert told["answers"] == plain["answers"]
     assert "no_graphics_card" not in silent
+    assert told["found_there"] == [False] * 4
+    assert not told["pads"]
+
+
+@pytest.mark.model
+def test_what_is_for_cards_can_be_had_without_one_and_says_the_same() -> None:
+    plain, _ = run(gpu_layers=0)
+    told, _ = run(gpu_layers=0, gpu_sampling="on", gpu_padding="on")
+    assert told["answers"] == plain["answers"]
+    assert told["found_there"] == [True] * 4
+    assert told["pads"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("padding", ["on", "off"])
+@pytest.mark.parametrize("sampling", ["on", "off"])
+def test_the_best_tokens_found_on_a_card_are_those_of_whole_rows(
+    sampling: str, padding: str
+) -> None:
+    told, _ = run(gpu_layers=-1, gpu_sampling=sampling, gpu_padding=padding)
+    plain, _ = run(gpu_layers=0)
+    assert told["cards"], "no graphics card was found: is llama.cpp compiled for it?"
+    assert told["found_there"] == [sampling == "on"] * 4
+    assert told["answers"] == plain["answers"]
+
+
+@pytest.mark.gpu
+def test_on_a_card_both_are_in_use_unless_told_otherwise() -> None:
+    told, _ = run(gpu_layers=-1)
+    assert told["cards"]
+    assert told["found_there"] == [True] * 4
+    assert told["pads"]
 
 
 @pytest.mark.gpu

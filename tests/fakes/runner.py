@@ -79,6 +79,7 @@ class FakeSampler:
     sampling: Sampling
     matcher: Matcher | None = None
     closed: bool = False
+    needs_whole_rows: bool = True
 
     def sample(self, row: int) -> int:
         """What follows or, where the matcher refuses it, the first token that it allows."""
@@ -120,6 +121,8 @@ class FakeRunner:
     max_draft: int = 0
     can_cut: bool = True
     drafter: Drafter | None = None
+    pads_batches: bool = False
+    taken: dict[int, bool] = field(default_factory=dict)
     fingerprint: str = "fake"
     info: ModelInfo = field(init=False)
     slots: list[list[int]] = field(init=False)
@@ -209,6 +212,9 @@ class FakeRunner:
             raise InvalidRequest("logit_bias names a token that the model does not have.")
         self.samplers.append(FakeSampler(self, sampling, matcher))
         return self.samplers[-1]
+
+    def takes_rows(self, slot: int, *, whole: bool) -> None:
+        self.taken[slot] = whole
 
     def logprob(self, row: int, token_id: int, num_top: int) -> TokenLogprob:
         """One half, and a quarter for each of the next tokens."""

@@ -95,6 +95,9 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     def __getitem__(self, index: int) -> Slot:
         return self._slots[index]
 

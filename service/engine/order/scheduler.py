@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from service.domain.errors import QueueFull
 from service.engine.kv.slots import Placement, Slot, Slots
@@ -173,12 +174,18 @@ class DecodePlan:
 
 
 def plan_decode(
-    sequences: list[Sequence], slots: Slots, padding_pays: Callable[[int], bool]
+    sequences: list[Sequence],
+    slots: Slots,
+    padding_pays: Callable[[int], bool],
+    *,
+    to_buckets: bool = False,
 ) -> DecodePlan:
     """Rows for `sequences` (ascending by slot), with holes between them filled where it pays.
 
     llama.cpp computes an ascending run of neighbouring slots in one go, and splits a call at every
-    hole. Only a free slot with room can fill one: a row at its end, forgotten right after.
+    hole. Only a free slot with room can fill one: a row at its end, forgotten right after. With
+    `to_buckets` one run is filled up in the same way to 1, 2, 4, 8, … rows, where the slots beside
+    it allow it.
     """
     rows: list[DecodeRow] = []
     sampled: list[tuple[int, Sequence]] = []
@@ -189,7 +196,7 @@ def plan_decode(
         index = sequence.lane.index
         if rows and index > previous + 1:
             hole = [slots[i] for i in range(previous + 1, index)]
-            if padding_pays(len(hole)) and all(not s.busy and s.room > 0 for s in hole):
+            if padding_pays(len(hole)) and all(_can_pad(s) for s in hole):
                 rows += [DecodeRow(s.index, s.num_tokens, sequence.token_ids[-1]) for s in hole]
                 padded += hole
             else:
@@ -197,4 +204,31 @@ def plan_decode(
         sampled.append((len(rows), sequence))
         rows.append(DecodeRow(index, sequence.num_computed, sequence.token_ids[-1]))
         previous = index
-    return DecodePlan(rows, sampled, padded, num_runs)
+    plan = DecodePlan(rows, sampled, padded, num_runs)
+    return _in_bucket(plan, slots) if to_buckets and num_runs == 1 else plan
+
+
+def _in_bucket(plan: DecodePlan, slots: Slots) -> DecodePlan:
+    """With as many rows as the next bucket has, or as it is where not that many fit beside it."""
+    rows = plan.rows
+    missing = min(1 << (len(rows) - 1).bit_length(), slots.num_slots) - len(rows)
+    behind = list(takewhile(_can_pad, (slots[i] for i in range(rows[-1].slot + 1, len(slots)))))
+    before = list(takewhile(_can_pad, (slots[i] for i in range(rows[0].slot - 1, -1, -1))))
+    behind = behind[:missing]
+    before = before[: missing - len(behind)][::-1]
+    if not missing or len(behind) + len(before) < missing:
+        return plan
+    token_id = rows[0].token_id
+    padding = [
+        [DecodeRow(s.index, s.num_tokens, token_id) for s in side] for side in (before, behind)
+    ]
+    return replace(
+        plan,
+        rows=[*padding[0], *rows, *padding[1]],
+        sampled=[(row + len(before), sequence) for row, sequence in plan.sampled],
+        padded=[*plan.padded, *before, *behind],
+    )
+
+
+def _can_pad(slot: Slot) -> bool:
+    return not slot.busy and slot.room > 0

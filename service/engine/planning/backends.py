@@ -88,6 +88,13 @@ def graphics_cards() -> list[GraphicsCard]:
     return cards
 
 
+def on_card(settings: EngineSettings, choice: str) -> bool:
+    """Whether something that pays on graphics cards is to be done: `choice` is on, off, or auto."""
+    if choice != "auto":
+        return choice == "on"
+    return settings.gpu_layers != 0 and bool(graphics_cards())
+
+
 def check_cards(settings: EngineSettings) -> None:
     """Say so once where layers should go to a graphics card and there is none: the processor
     computes them. Raises `ModelFileError` for a main card that does not exist."""

@@ -18,6 +18,7 @@ from functools import partial
 
 import llama_cpp.llama_cpp as llama
 
+from service.engine.batch import BLAS_ROWS
 from service.engine.planning import backends, machine, quantization
 from service.engine.planning.loading import LoadedModel
 from service.engine.planning.memory import CELL_MULTIPLE, Sizes
@@ -27,9 +28,6 @@ from service.log import get_logger
 from service.settings import EngineSettings
 
 _log = get_logger(__name__)
-
-# Calls of this many rows and more go through BLAS, which no decoding can afford.
-BLAS_ROWS = 32
 
 # Reading in calls of fewer rows takes that much longer per token than in one large call.
 _COST_OF_SMALL_CALLS = 1.2

@@ -66,6 +66,8 @@ def context_params(settings: EngineSettings, sizes: Sizes, tuning: Tuning) -> An
     params.n_ubatch = min(params.n_batch, max(tuning.ubatch, sizes.slots))
     # The default reserves a row of logits per batch token.
     params.n_outputs_max = min(params.n_batch, num_outputs(sizes.slots))
+    # Only looked at where the best tokens are found in the graph.
+    params.n_outputs_max_per_seq = min(params.n_outputs_max, 1 + MAX_DRAFT)
     params.n_threads = tuning.decode_threads
     params.n_threads_batch = tuning.decode_threads  # drives every call of more than one token
     params.flash_attn_type = _ATTENTION[tuning.flash_attention]

@@ -117,6 +117,7 @@ class RowSampler:
             or self._penalties is not None
             or self._dry is not None
         )
+        self.needs_whole_rows = True
         self._remembers = self._adjusts or self._mirostat is not None or matcher is not None
 
     def sample(self, row: int) -> int:
@@ -191,6 +192,11 @@ class RowSampler:
             saved.append((ids, logits[ids]))
             logits[ids] -= off
         return saved
+
+
+def choice_of(sampling: Sampling) -> Callable[[Row], int]:
+    """A token of each row, where nothing but the row and the options matters."""
+    return _chooser(sampling, None, _random(sampling))
 
 
 def _chooser(
