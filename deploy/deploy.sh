@@ -93,7 +93,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 found='' as_root=sudo
-[ -n "$dry" ] || reach
+[ -n "$dry" ] || { [ "$doing" = remove ] && [ -n "${PROJECT:-}" ]; } || reach
 case $doing in
     install)
         if [ -n "${BUNDLE:-}" ]; then
@@ -110,10 +110,16 @@ case $doing in
         send "$work" "install ${VERSION:-$version}"
         ;;
     remove)
+        what="Remove Parley from $host, with its models and all conversations?"
+        [ -z "${PROJECT:-}" ] || what="Delete the machine $host in $PROJECT, with its disk, address, firewall rules and service account?"
         if [ -z "$dry" ] && [ "${YES:-}" != 1 ]; then
-            printf 'Remove Parley from %s, with its models and all conversations? Type yes: ' "$host" >&2
+            printf '%s Type yes: ' "$what" >&2
             read -r answer || answer=''
             [ "$answer" = yes ] || stop 1 "nothing was removed."
+        fi
+        if [ -n "${PROJECT:-}" ]; then
+            DRY_RUN=$dry sh "$here/gcp/vm.sh" delete
+            exit
         fi
         mkdir -p "$work/tree"
         cp -R "$here" "$work/tree/deploy"

@@ -3,7 +3,8 @@
 #
 # Makes a plain Debian machine and nothing more; install.sh does the rest over ssh, where a failure is
 # seen. Every step is skipped when its result is there, so that a run that broke off is repeated.
-#   PROJECT=my-project ZONE=europe-west1-b deploy/gcp/vm.sh plan     prints every command, runs none
+# `delete` takes all of it away again, disk and address included.
+#   PROJECT=my-project ZONE=europe-west1-b deploy/gcp/vm.sh plan     prints every command, runs none, as DRY_RUN=1 does
 # MACHINE=e2-standard-2 is the kind, GPU=nvidia-l4 a GPU (with MACHINE=g2-standard-8), VM=parley its name.
 set -eu
 
@@ -17,18 +18,23 @@ image_family=${IMAGE_FAMILY:-debian-12}
 image_project=${IMAGE_PROJECT:-debian-cloud}
 account=$name-vm@$project.iam.gserviceaccount.com
 doing=${1:-plan}
+dry=${DRY_RUN:-}
+[ "$doing" != plan ] || dry=1 doing=create
 
 [ -n "$project" ] || { echo "parley: PROJECT is not set; write: make deploy PROJECT=my-project ZONE=$zone" >&2; exit 2; }
-case $doing in plan | create | delete) ;; *) echo "parley: vm.sh takes plan, create or delete, not '$doing'" >&2; exit 2 ;; esac
-[ "$doing" = plan ] || command -v gcloud >/dev/null || { echo "parley: gcloud is missing; install the Google Cloud CLI and run: gcloud auth login" >&2; exit 2; }
+case $doing in create | delete) ;; *) echo "parley: vm.sh takes plan, create or delete, not '$doing'" >&2; exit 2 ;; esac
+[ -n "$dry" ] || command -v gcloud >/dev/null || { echo "parley: gcloud is missing; install the Google Cloud CLI and run: gcloud auth login" >&2; exit 2; }
 
-# cloud WORDS: run gcloud, or in a plan print it.
+# cloud WORDS: run gcloud, or in a dry run print it.
 cloud() {
-    if [ "$doing" = plan ]; then echo "+ gcloud $* --project=$project"; else gcloud "$@" --project="$project"; fi
+    if [ -n "$dry" ]; then echo "+ gcloud $* --project=$project"; else gcloud "$@" --project="$project"; fi
 }
 
-# missing WORDS: true when gcloud cannot describe it; a plan assumes that nothing is there.
-missing() { [ "$doing" = plan ] || ! gcloud "$@" --project="$project" '--format=value(name)' >/dev/null 2>&1; }
+# missing WORDS: true when gcloud cannot describe it; a dry run assumes the most work.
+missing() {
+    if [ -n "$dry" ]; then [ "$doing" = create ]; return; fi
+    ! gcloud "$@" --project="$project" '--format=value(name)' >/dev/null 2>&1
+}
 
 # once KIND NAME WHERE WORDS: create it unless it is there.
 once() {
@@ -62,10 +68,18 @@ create() {
     once "compute instances" "$name" "--zone=$zone" "$@"
 }
 
-case $doing in
-    delete)
-        missing compute instances describe "$name" "--zone=$zone" || cloud compute instances delete "$name" "--zone=$zone"
-        echo "parley: the address, firewall rules and service account named $name are kept" >&2
-        ;;
-    *) create ;;
-esac
+# gone KIND NAME WHERE: delete it if it is there. deploy.sh has asked already.
+gone() {
+    # shellcheck disable=SC2086 # kinds are two or three words, the place one or none
+    missing $1 describe "$2" $3 || cloud $1 delete "$2" $3 --quiet
+}
+
+delete() {
+    gone "compute instances" "$name" "--zone=$zone"
+    gone "compute firewall-rules" "$name-ssh" ""
+    gone "compute firewall-rules" "$name-web" ""
+    gone "compute addresses" "$name" "--region=$region"
+    gone "iam service-accounts" "$account" ""
+}
+
+"$doing"
