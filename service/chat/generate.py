@@ -172,9 +172,10 @@ class Chat:
         try:
             return await self._submit(client, request, principal)
         except EngineUnavailable:
+            has_left = self.engines.status.sleeper is not None  # in this very moment
             await self.engines.bridged()
             successor = self._client_for(request)
-            if successor.model == client.model:
+            if successor.model == client.model and not has_left:
                 raise
         # The model was switched between our looking and our asking: its prompt is another.
         return await self._submit(successor, request, principal)
@@ -289,6 +290,9 @@ class Chat:
         return self._serving(request.model)
 
     def _serving(self, model: str | None) -> EngineClient:
+        guest = self.engines.guest(model) if model is not None else None
+        if guest is not None:
+            return guest
         client = self.engines.current()
         served, status = client.model.name, self.engines.status
         known = model in (None, served, status.wanted_model, status.stand_in_model)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,8 +16,9 @@ import click
 
 from service import __version__
 from service.auth.door import is_reachable_by_others
-from service.domain.errors import ConfigurationError, ModelFileError
+from service.domain.errors import ConfigurationError, ModelFileError, ModelNotFound
 from service.domain.model import Mode
+from service.ipc.choice import read_choice
 from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
 from service.settings import Settings, child_environment, load_settings
@@ -98,8 +100,9 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
     served.
     """
     models_dir = settings.models_dir
-    source = resolve(settings.model.name, models_dir)
-    if settings.model.served_name is not None:
+    chosen = chosen_source(settings)
+    source = chosen or resolve(settings.model.name, models_dir)
+    if settings.model.served_name is not None and chosen is None:
         source = replace(source, name=settings.model.served_name)
     wanted = _usable_path(source, models_dir)
     stand_in = _stand_in(settings, source, models_dir)
@@ -123,10 +126,30 @@ def make_plan(settings: Settings, *, readable: bool) -> dict[str, Any]:
         "stall_seconds": settings.engine.stall_seconds,
         "load_timeout_seconds": settings.engine.load_timeout_seconds,
         "switch_grace_seconds": settings.model.switch_grace_seconds,
+        "unload_after_seconds": settings.model.unload_after_seconds,
+        "choice_file": str(choice_file(settings)),
+        "configured": settings.model.name,
         "log_level": settings.log.level,
         "readable": readable,
         "commands": child_commands(settings, draft_words(settings), source.name),
     }
+
+
+def choice_file(settings: Settings) -> Path:
+    """Where it is kept which model the service was switched to."""
+    return settings.state_dir.absolute() / "model-choice.json"
+
+
+def chosen_source(settings: Settings) -> ModelSource | None:
+    """The model that the service was switched to before its last end; None where it was not, where
+    the settings name another one since, or where it is not here any more."""
+    choice = read_choice(choice_file(settings), settings.model.name)
+    for wanted in (choice.name, choice.source, choice.path) if choice is not None else ():
+        with suppress(ModelNotFound):
+            source = resolve(wanted, settings.models_dir)
+            if source.is_present(settings.models_dir):
+                return source
+    return None
 
 
 def check_door(settings: Settings) -> bool:

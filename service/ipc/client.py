@@ -12,7 +12,7 @@ from typing import Protocol
 from service.domain.chat import Prompt
 from service.domain.model import Mode, ModelInfo
 from service.ipc.asking import Question, ask
-from service.ipc.command import SwitchCommand, send_command
+from service.ipc.command import SwitchCommand, WakeCommand, send_command
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
 from service.ipc.inquiry import AnswerFrame
@@ -27,6 +27,8 @@ from service.log import get_logger
 RESUBMIT_SECONDS = 60.0
 # Of requests that come while one model has gone and the other one is not there yet.
 SWITCH_SECONDS, MAX_WAITING = 60.0, 256
+# Of requests that bring back a model which has left memory: a large one takes minutes to load.
+WAKE_SECONDS = 900.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 log = get_logger(__name__)
@@ -85,6 +87,10 @@ class Engines(Protocol):
         none."""
         ...
 
+    def guest(self, model: str) -> EngineClient | None:
+        """The engine of a model that serves those who ask for it, where it is there now."""
+        ...
+
     async def switch(self, command: SwitchCommand) -> int:
         """Ask the supervisor for another model; `status.switch` follows, under this number.
 
@@ -97,8 +103,9 @@ class Engines(Protocol):
         ...
 
     async def bridged(self) -> None:
-        """Returns at once, unless a switch that had no memory for two models has left no engine
-        for chats: then when there is one, or when it is not worth waiting for it any longer."""
+        """Returns at once, unless there is no engine for chats because a switch had no memory for
+        two models, or because nobody had asked for long: then when there is one, which the
+        supervisor is asked for, or when it is not worth waiting for it any longer."""
         ...
 
     async def settled(self, seconds: float = 2.0) -> None:
@@ -133,6 +140,7 @@ class ConnectedEngines:
         self._links: dict[int, asyncio.Task[None]] = {}
         self._switched_away = False
         self._num_waiting = 0
+        self._waking = False
         self._change = asyncio.Event()
         self._first_word = asyncio.Event()
         feed = StatusFeed(status_socket, self._on_status, self._on_silence)
@@ -151,24 +159,46 @@ class ConnectedEngines:
             raise why_unavailable(self._heard, mode)
         return ConnectedClient(self, connected[1])
 
+    def guest(self, model: str) -> EngineClient | None:
+        for engine in self._heard.engines:
+            connection = self._connections.get(engine.id)
+            if (engine.model, engine.is_guest, engine.state) != (model, True, EngineState.READY):
+                continue
+            if connection is not None and not connection.retired:
+                return ConnectedClient(self, connection)
+        return None
+
     async def switch(self, command: SwitchCommand) -> int:
         return await send_command(self._status_socket, command)
 
     async def bridged(self) -> None:
-        if not self._is_between_models() or self._num_waiting >= MAX_WAITING:
+        if self._num_waiting >= MAX_WAITING:
             return
         self._num_waiting += 1
+        seconds = SWITCH_SECONDS if self._heard.sleeper is None else WAKE_SECONDS
         try:
-            async with asyncio.timeout(SWITCH_SECONDS):
+            async with asyncio.timeout(seconds):
                 while self._is_between_models():
-                    await self.news()
+                    await self._wake_or_wait()
         except TimeoutError:
-            log.info("switch_not_waited_for", seconds=SWITCH_SECONDS)
+            log.info("model_not_waited_for", seconds=seconds)
         finally:
             self._num_waiting -= 1
 
+    async def _wake_or_wait(self) -> None:
+        """Returns when there is news, which it sees to where the model is asleep."""
+        sleeper, told = self._heard.sleeper, self._change
+        if sleeper is not None and sleeper.state is EngineState.ASLEEP and not self._waking:
+            self._waking = True
+            try:
+                await send_command(self._status_socket, WakeCommand())
+            finally:
+                self._waking = False
+        await told.wait()
+
     def _is_between_models(self) -> bool:
-        """Whether one has gone for another, and that one has not been reached yet."""
+        """Whether one has gone, for another or for lack of requests, and none has been reached
+        since."""
         if self._connected(Mode.CHAT) is not None:
             self._switched_away = False
         return self._switched_away and self._heard.phase is not Phase.DRAINING
@@ -181,7 +211,7 @@ class ConnectedEngines:
                     connected = self._connected(after.model.mode)
                     if connected is not None and connected[1] is not after:
                         return connected[1]
-                    await self.news()
+                    await self._wake_or_wait()
         except TimeoutError:
             pass
         return None
@@ -235,6 +265,8 @@ class ConnectedEngines:
         switch = status.switch
         if switch is not None and switch.mode is Mode.CHAT and not switch.is_over:
             self._switched_away = status.current is None
+        if status.sleeper is not None:
+            self._switched_away = True
         self._first_word.set()
         for engine in status.engines:
             if engine.state is EngineState.READY and engine.id not in self._links:

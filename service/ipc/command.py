@@ -24,7 +24,8 @@ class SwitchCommand:
     """Let another model take over from the present one of its mode.
 
     `path` None: it has to be fetched first, as `source` (a name, or REPO:FILE). `adapters`
-    are LoRA files, as `PATH=SCALE`.
+    are LoRA files, as `PATH=SCALE`. `beside`: it does not take over, but is a guest beside the
+    present one, for those who ask for it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class SwitchCommand:
     source: str = ""
     mode: Mode = Mode.CHAT
     adapters: tuple[str, ...] = ()
+    beside: bool = False
 
     def to_line(self) -> bytes:
         model = {
@@ -41,7 +43,15 @@ class SwitchCommand:
             "mode": self.mode,
             "adapters": self.adapters,
         }
-        return json.dumps({"switch": model}).encode() + b"\n"
+        return json.dumps({"switch": model, "beside": self.beside}).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class WakeCommand:
+    """Bring back a model that is asleep. Nothing happens where none is."""
+
+    def to_line(self) -> bytes:
+        return b'{"wake": true}\n'
 
 
 def accepted_line(number: int) -> bytes:
@@ -54,7 +64,7 @@ def refused_line(error: ServiceError) -> bytes:
     return json.dumps({"reply": {"refused": error.message, "code": error.code}}).encode() + b"\n"
 
 
-async def send_command(socket: Path, command: SwitchCommand) -> int:
+async def send_command(socket: Path, command: SwitchCommand | WakeCommand) -> int:
     """The number under which the supervisor carries `command` out.
 
     Raises its refusal as a `ServiceError`, and `EngineUnavailable` where nobody answers.

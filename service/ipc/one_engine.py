@@ -37,6 +37,9 @@ class OneEngine:
     def current(self, mode: Mode = Mode.CHAT) -> EngineClient:
         return ConnectedClient(self, self._connection)
 
+    def guest(self, model: str) -> EngineClient | None:
+        return None
+
     async def successor(self, after: Connection, seconds: float) -> Connection | None:
         return None
 

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from service.domain.model import Mode
 
+WAKING = "waking"
+
 
 class Phase(StrEnum):
     """Of the whole service. `DRAINING`: finish what runs, refuse what is new."""
@@ -27,15 +29,19 @@ class EngineState(StrEnum):
     READY = "ready"
     DRAINING = "draining"
     RESTARTING = "restarting"
+    ASLEEP = "asleep"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """One engine process. `progress` of loading runs from 0 to 1; `socket` is its path.
 
-    `activity` is `calibrating` while that goes on; `notice` says what memory did not allow,
+    `ASLEEP`: it has left memory for lack of requests, and the next one brings it back.
+    `activity` is `calibrating` while that goes on, and `waking` while one that was asleep loads;
+    `notice` says what memory did not allow,
     `degraded` what was given up after the engine had died of more, each in one sentence.
-    Of the engines of one mode at most one `is_current`: the one that takes new requests.
+    Of the engines of one mode at most one `is_current`: the one that takes new requests. One that
+    `is_guest` takes those of the callers who have chosen its model for themselves.
     """
 
     id: int
@@ -48,6 +54,7 @@ class EngineStatus:
     activity: str = ""
     notice: str | None = None
     degraded: str | None = None
+    is_guest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,19 @@ class ServiceStatus:
     degraded: str | None = None
     switch: SwitchStatus | None = None
     crashed: tuple[int, ...] = ()
+
+    @property
+    def sleeper(self) -> EngineStatus | None:
+        """The engine for chats that is asleep, or on its way back."""
+        return next(
+            (
+                engine
+                for engine in self.engines
+                if engine.mode is Mode.CHAT
+                and (engine.state is EngineState.ASLEEP or engine.activity == WAKING)
+            ),
+            None,
+        )
 
     @property
     def current_engine(self) -> EngineStatus | None:

@@ -40,7 +40,8 @@ class Backoff:
 class Engine:
     """An engine process. Times are monotonic seconds.
 
-    `is_patient`: it drains, and has not been told to be done by any time.
+    `is_patient`: it drains, and has not been told to be done by any time. `busy_at` is when it was
+    last seen to have something to do.
     """
 
     id: int
@@ -57,6 +58,8 @@ class Engine:
     notice: str | None = None
     degraded: str | None = None
     is_patient: bool = False
+    busy_at: float = 0.0
+    num_steps: float = 0.0
 
     def up_seconds(self, now: float) -> float:
         return now - self.ready_at if self.ready_at is not None else 0.0
@@ -67,7 +70,9 @@ class Seat:
     """A model that shall have an engine, and the engine that it has now.
 
     `load_seconds` is how long the last load took. `retired`: its engine may finish what it has.
-    `on_trial`: it has to prove itself before it gets any request.
+    `on_trial`: it has to prove itself before it gets any request. `guest`: it serves those who have
+    chosen it, beside the model that serves everybody. `asleep`: there is no engine until somebody
+    asks something (`wanted_back`: somebody has, while the old engine was still leaving).
     """
 
     model: Model
@@ -80,6 +85,9 @@ class Seat:
     last_id: int = 0
     retired: bool = False
     on_trial: bool = False
+    guest: bool = False
+    asleep: bool = False
+    wanted_back: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -88,6 +96,8 @@ class Seat:
     def status(self, *, is_current: bool = False) -> EngineStatus | None:
         """For the workers; None while there is nothing to say."""
         engine, model = self.engine, self.model
+        if self.asleep:
+            return EngineStatus(self.last_id, model.name, "", EngineState.ASLEEP, mode=model.mode)
         if engine is None and self.restart_at is None:
             return None
         if engine is None:
@@ -105,6 +115,7 @@ class Seat:
             engine.activity,
             engine.notice,
             engine.degraded,
+            self.guest,
         )
 
 

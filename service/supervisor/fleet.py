@@ -6,7 +6,7 @@ import signal
 from typing import Protocol
 
 from service.domain.model import Mode
-from service.ipc.status import EngineState
+from service.ipc.status import WAKING, EngineState
 from service.supervisor.children import STATUS_FD, Children, Report, describe_exit
 from service.supervisor.engine import (
     MAX_LOAD_CRASHES,
@@ -23,6 +23,8 @@ from service.supervisor.runtime import RuntimeDir
 LOOK_SECONDS = 0.5
 SECONDS_TO_ABORT = 2.0
 NUM_CRASHES_TOLD = 16
+# A guest that nobody has asked for so long makes room, whatever the setting for the others.
+GUEST_IDLE_SECONDS = 600.0
 
 
 class Owner(Protocol):
@@ -73,14 +75,19 @@ class Fleet:
         ready."""
         ready = [
             seat
-            for seat in self.seats
-            if seat.model.mode is mode and seat.is_ready and not (seat.retired or seat.on_trial)
+            for seat in self.seats_of(mode)
+            if seat.is_ready and not (seat.retired or seat.guest)
         ]
         return max(ready, key=lambda seat: seat.model == self.wanted, default=None)
 
     def seats_of(self, mode: Mode) -> list[Seat]:
         """The seats of this mode that are not on trial."""
         return [seat for seat in self.seats if seat.model.mode is mode and not seat.on_trial]
+
+    def of_everybody(self, mode: Mode) -> Seat | None:
+        """The seat that serves this mode, whether or not its engine is there just now."""
+        resting = [seat for seat in self.seats_of(mode) if seat.asleep and not seat.retired]
+        return self.current_of(mode) or (resting[0] if resting else None)
 
     @property
     def num_running(self) -> int:
@@ -99,6 +106,19 @@ class Fleet:
         seat.has_served = True
         if seat.model.mode is Mode.CHAT:
             self.wanted = seat.model
+
+    def admit(self, seat: Seat) -> None:
+        """The seat's model has proved itself, for those who ask for it."""
+        seat.on_trial = False
+        seat.has_served = seat.guest = True
+
+    def wake(self) -> None:
+        """Bring back the model that is asleep, if one is."""
+        for seat in self.seats_of(Mode.CHAT):
+            if seat.asleep and not self._draining:
+                if seat.engine is None:
+                    self._rouse(seat)
+                seat.wanted_back = seat.asleep
 
     def retire(self, seat: Seat, patience_seconds: float = 0.0) -> None:
         """Let the seat's engine finish what it has, then go; by the end of the usual drain, which
@@ -136,7 +156,7 @@ class Fleet:
             if seat.engine is not None:
                 seat.engine.child.signal_group(signal.SIGKILL)
 
-    def _start_engine(self, seat: Seat) -> None:
+    def _start_engine(self, seat: Seat, activity: str = "") -> None:
         self._last_id += 1
         engine_id = self._last_id
         socket_path = str(self._runtime.engine_socket(engine_id))
@@ -166,6 +186,7 @@ class Fleet:
         seat.restart_at = None
         seat.last_id = engine_id
         seat.engine = Engine(engine_id, socket_path, child, started=now, last_heard=now)
+        seat.engine.activity = activity
         self.journal.debug("engine_started", id=engine_id, model=seat.model.name, pid=child.pid)
         self._owner.engines_changed()
 
@@ -189,10 +210,13 @@ class Fleet:
                 engine.failure = str(report.get("reason") or "") or None
             case "heartbeat":
                 engine.step_seconds = _number(report.get("step_seconds"))
+                steps = _number(report.get("steps"))
+                if steps != engine.num_steps or report.get("running") or report.get("waiting"):
+                    engine.num_steps, engine.busy_at = steps, self._loop.now()
 
     def _welcome(self, seat: Seat, engine: Engine, load_seconds: float) -> None:
         now = self._loop.now()
-        engine.state, engine.ready_at = EngineState.READY, now
+        engine.state, engine.ready_at, engine.busy_at = EngineState.READY, now, now
         seat.has_served = not seat.on_trial
         # What matters to whoever waits is the whole start, imports included.
         seat.load_seconds = now - engine.started
@@ -218,6 +242,11 @@ class Fleet:
         if seat.retired or self._draining:
             self.journal.debug("engine_stopped", id=engine.id, returncode=returncode)
             self.seats.remove(seat)
+            self._owner.engines_changed()
+            return
+        if seat.asleep:
+            if seat.wanted_back:
+                self._rouse(seat)
             self._owner.engines_changed()
             return
         if not seat.has_served:
@@ -274,10 +303,11 @@ class Fleet:
     def _look(self) -> None:
         """Replace engines that hang, or load for too long."""
         now = self._loop.now()
-        for seat in self.seats:
+        for seat in list(self.seats):
             engine = seat.engine
             if engine is None or engine.id in self._stopping:
                 continue
+            self._rest_if_idle(seat, engine, now)
             reason = why_hung(engine, now, self._plan.stall_seconds)
             limit = self._plan.load_timeout_seconds
             if engine.state is EngineState.LOADING and now - engine.started > limit:
@@ -286,6 +316,35 @@ class Fleet:
             if reason is not None:
                 self._abort(seat.model, engine, reason)
         self._loop.call_in(LOOK_SECONDS, self._look)
+
+    def _rest_if_idle(self, seat: Seat, engine: Engine, now: float) -> None:
+        """Give memory back that nobody has needed for long."""
+        limit = self._plan.unload_after_seconds or (GUEST_IDLE_SECONDS if seat.guest else 0.0)
+        usual = engine.state is EngineState.READY and not (seat.retired or seat.on_trial)
+        if not usual or seat.model.mode is not Mode.CHAT or not limit:
+            return
+        if now - engine.busy_at < limit:
+            return
+        self.journal.info(
+            "model_unloaded",
+            f"{seat.model.name} has left memory after {limit:g} s without a request.",
+            model=seat.model.name,
+            idle_seconds=round(now - engine.busy_at, 1),
+        )
+        if seat.guest:
+            self.retire(seat)
+            return
+        seat.asleep = True
+        self._drain(engine)
+        self._owner.engines_changed()
+
+    def _rouse(self, seat: Seat) -> None:
+        """Start an engine for a model that was asleep."""
+        seat.asleep = seat.wanted_back = False
+        self.journal.info(
+            "model_wanted_back", f"{seat.model.name} is asked for again.", model=seat.model.name
+        )
+        self._start_engine(seat, WAKING)
 
     def _abort(self, model: Model, engine: Engine, reason: str) -> None:
         """SIGABRT, so that it can say where it hangs; then SIGKILL."""

@@ -67,7 +67,7 @@ class Herald:
         """Tell what has changed; mere progress a little later."""
         shape = (
             [
-                (s.model.name, s.last_id, s.on_trial, s.engine and s.engine.state)
+                (s.model.name, s.last_id, s.on_trial, s.asleep, s.engine and s.engine.state)
                 for s in self._fleet.seats
             ],
             self._status.phase,
@@ -203,6 +203,10 @@ def usual_notice(plan: Plan, seats: list[Seat], download: DownloadStatus | None)
     """Why the wanted model does not answer although nothing is wrong; None when it does."""
     if any(seat.is_ready and seat.model.name == plan.wanted.name for seat in seats):
         return None
+    if any(seat.asleep and seat.model.name == plan.wanted.name for seat in seats):
+        return (
+            f"{plan.wanted.name} has left memory for lack of requests; the next one brings it back."
+        )
     stand_in = plan.stand_in
     helps = stand_in is not None and any(s.model.name == stand_in.name for s in seats)
     until = f"; {stand_in.name} answers until then" if stand_in is not None and helps else ""

@@ -50,6 +50,8 @@ class Plan:
     `wanted` answers chats; `companions` are models of other modes, each with an engine of its own
     beside it. `notice` is one sentence about a wanted model that cannot be had, for a stand-in to
     go with.
+    A model that nobody has asked anything for `unload_after_seconds` leaves memory; 0: none does.
+    What the service was last told to serve is kept in `choice_file`, with what was `configured`.
     `is_open` says that others can connect and nobody is asked for an access token; `readable`
     that a person reads the log.
     """
@@ -68,6 +70,9 @@ class Plan:
     stall_seconds: float = 60.0
     load_timeout_seconds: float = 900.0
     switch_grace_seconds: float = 600.0
+    unload_after_seconds: float = 0.0
+    choice_file: Path | None = None
+    configured: str = ""
     log_level: str = "info"
     is_open: bool = False
     readable: bool = False
@@ -96,6 +101,7 @@ def from_json(text: str) -> Plan:
         companions=tuple(to_model(model) for model in facts.pop("companions", ())),
         unix_socket=_to_path(facts.pop("unix_socket", None)),
         runtime_dir=_to_path(facts.pop("runtime_dir", None)),
+        choice_file=_to_path(facts.pop("choice_file", None)),
         commands=Commands(
             engine=tuple(commands["engine"]),
             http=tuple(commands["http"]),

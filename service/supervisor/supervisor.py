@@ -8,6 +8,7 @@ import time
 
 from service.domain.errors import Conflict, EngineUnavailable, InvalidRequest, ServiceError
 from service.domain.model import Mode
+from service.ipc.choice import Choice, keep_choice
 from service.ipc.command import accepted_line, refused_line
 from service.supervisor.children import Child, Children, describe_exit
 from service.supervisor.companions import Companions
@@ -148,7 +149,7 @@ class Supervisor:
 
     def _retire_others(self, seat: Seat, patience_seconds: float = 0.0) -> None:
         for other in self._fleet.seats_of(seat.model.mode):
-            if other is not seat and not other.retired:
+            if other is not seat and not (other.retired or other.guest):
                 self._fleet.retire(other, patience_seconds)
 
     def model_failed(self, seat: Seat, reason: str, *, crashed: bool) -> None:
@@ -219,7 +220,11 @@ class Supervisor:
 
     def _obey(self, line: bytes) -> int:
         try:
-            target = to_model(json.loads(line)["switch"])
+            asked = json.loads(line)
+            if asked.get("wake"):
+                self._fleet.wake()
+                return 0
+            target, beside = to_model(asked["switch"]), bool(asked.get("beside"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidRequest(f"Not a command that is known here ({error!r}).") from error
         if self._draining:
@@ -231,11 +236,12 @@ class Supervisor:
                 "ask again when it is over."
             )
         self._num_switches += 1
+        who = "those who ask for it" if beside else "everybody"
         self._journal.info(
-            "switch_started", f"{target.name} is to answer from now on.", model=target.name
+            "switch_started", f"{target.name} is to answer {who} from now on.", model=target.name
         )
         means = Means(self._plan, self._fleet, self._loop, self._children)
-        self._switch = Switch(self._num_switches, target, means, self)
+        self._switch = Switch(self._num_switches, target, means, self, beside=beside)
         self._switch.start()
         self.switch_progressed()
         return self._num_switches
@@ -246,12 +252,31 @@ class Supervisor:
         self._herald.publish()
 
     def switch_succeeded(self, seat: Seat) -> None:
+        if seat.guest:
+            self.switch_progressed()
+            return
         if seat.model.mode is Mode.CHAT:
+            self._remember(seat.model)
             self._forget_plan()
         # Workers must know the new engine before the old one begins to refuse.
         self.switch_progressed()
         patience = self._plan.switch_grace_seconds if seat.model.mode is Mode.CHAT else 0.0
         self._retire_others(seat, patience)
+
+    def _remember(self, model: Model) -> None:
+        """The next start serves it, too, unless the settings name another model by then."""
+        if self._plan.choice_file is None:
+            return
+        path = str(model.path) if model.path is not None else ""
+        choice = Choice(self._plan.configured, model.name, model.source, path)
+        try:
+            keep_choice(self._plan.choice_file, choice)
+        except OSError as error:
+            self._journal.warning(
+                "choice_not_kept",
+                f"{self._plan.choice_file} can't be written ({error.strerror}); the next start "
+                f"serves {self._plan.configured} again.",
+            )
 
     def _forget_plan(self) -> None:
         """What was wanted at the start is not wanted any more."""

@@ -17,6 +17,8 @@ from service.supervisor.fleet import Fleet
 from service.supervisor.loop import Loop
 from service.supervisor.plan import Model, Plan
 
+# Each takes memory for its weights and its conversations.
+MAX_GUESTS = 3
 # Golden prompts are short; an engine that has not answered them by then is of no use.
 TRIAL_SECONDS = 180.0
 WEIGH_SECONDS = 120.0
@@ -49,13 +51,19 @@ class Means:
 
 
 class Switch:
-    """One switch to `target`, from the command to its end. `status` tells how far it is."""
+    """One switch to `target`, from the command to its end. `status` tells how far it is.
 
-    def __init__(self, number: int, target: Model, means: Means, owner: Owner) -> None:
+    With `beside`, the target becomes a guest, and the present model goes on for everybody else.
+    """
+
+    def __init__(
+        self, number: int, target: Model, means: Means, owner: Owner, *, beside: bool = False
+    ) -> None:
         self._target = target
         self._means = means
         self._owner = owner
-        self._previous = means.fleet.current_of(target.mode)
+        self._beside = beside
+        self._previous = means.fleet.of_everybody(target.mode)
         self._seat: Seat | None = None
         self._fetch: Fetch | None = None
         self._child: Child | None = None
@@ -85,8 +93,14 @@ class Switch:
         )
 
     def start(self) -> None:
-        if self._previous is not None and self._previous.model.is_same(self._target):
+        same = [seat for seat in self._seats_there() if seat.model.is_same(self._target)]
+        if same and not (same[0].guest and not self._beside):
+            self._means.fleet.wake()
             self._enter(SwitchPhase.DONE)
+            return
+        if self._beside and len(self._guests()) >= MAX_GUESTS:
+            names = ", ".join(seat.model.name for seat in self._guests())
+            self._fail(f"{MAX_GUESTS} models ({names}) serve beside the usual one already.")
             return
         if self._target.path is not None:
             self._weigh()
@@ -163,7 +177,14 @@ class Switch:
             case "weighed" if self._report.get("fits"):
                 self._load()
             case "weighed" if self._report.get("fits_alone") and self._previous is not None:
-                self._make_room(self._previous)
+                if self._beside:
+                    self._fail(
+                        f"There is no memory for {self._target.name} beside "
+                        f"{self._previous.model.name}; for everybody it can take over, which takes "
+                        "an access token with the scope models:switch."
+                    )
+                else:
+                    self._make_room(self._previous)
             case "weighed" | "failed":
                 self._fail(str(self._report.get("reason")))
             case _:
@@ -172,6 +193,8 @@ class Switch:
 
     def _make_room(self, previous: Seat) -> None:
         self._enter(SwitchPhase.DRAINING)
+        for guest in self._guests():
+            self._means.fleet.retire(guest)
         self._means.fleet.retire(previous)
         self.engines_changed()
 
@@ -201,7 +224,10 @@ class Switch:
         seat = self._seat
         if seat is None:  # it died in this moment, and `model_failed` has said so
             return
-        self._means.fleet.appoint(seat)
+        if self._beside:
+            self._means.fleet.admit(seat)
+        else:
+            self._means.fleet.appoint(seat)
         self._phase = SwitchPhase.DONE
         self._owner.switch_succeeded(seat)
 
@@ -227,6 +253,14 @@ class Switch:
         return f" {previous.model.name} is started again."
 
     # ----------------------------------------------------------------------------------- inside
+
+    def _guests(self) -> list[Seat]:
+        return [seat for seat in self._seats_there() if seat.guest]
+
+    def _seats_there(self) -> list[Seat]:
+        """The seats that serve, the one for everybody first."""
+        seats = [s for s in self._means.fleet.seats_of(self._target.mode) if not s.retired]
+        return sorted(seats, key=lambda seat: seat is not self._previous)
 
     def _enter(self, phase: SwitchPhase) -> None:
         self._phase = phase

@@ -148,6 +148,7 @@ class FakeEngine:
         self.running: list[FakeStream] = []
         self.closed = False
         self.companions: dict[Mode, FakeCompanion] = {}
+        self.guests: dict[str, FakeEngine] = {}
         self._words = FakeWords(model)
         self._answers: list[str] = []
         self._refusals: list[ServiceError] = []
@@ -193,15 +194,28 @@ class FakeEngine:
             raise why_unavailable(self.status)
         return self
 
+    def guest(self, model: str) -> EngineClient | None:
+        return self.guests.get(model)
+
     async def switch(self, command: SwitchCommand) -> int:
         """Succeeds at once, with a model that differs in nothing but its name."""
         if self._refusals:
             raise self._refusals.pop(0)
         self.switches.append(command)
+        if command.beside:
+            return self._welcome(command.name)
         previous, self.model = self.model.name, replace(self.model, name=command.name)
         done = SwitchStatus(len(self.switches), command.name, previous, SwitchPhase.DONE, 1.0)
         self.tells(replace(serving(self.model), switch=done))
         return len(self.switches)
+
+    def _welcome(self, name: str) -> int:
+        """A guest, which is there at once."""
+        self.guests[name] = FakeEngine(replace(self.model, name=name))
+        number, phase = len(self.switches), SwitchPhase.DONE
+        done = SwitchStatus(number, name, self.model.name, phase, 1.0)
+        self.tells(replace(self.status, switch=done))
+        return number
 
     def tells(self, status: ServiceStatus) -> None:
         """As the supervisor announces it."""

@@ -1,7 +1,8 @@
 """A tiny engine for tests of the supervisor: its model file is JSON that says how to behave.
 
 load_seconds, exit_code + reason (instead of serving), die_once (a file that is made at the first
-death by SIGKILL-like exit), drain_seconds (how long it takes to leave), silent (no heartbeats).
+death by SIGKILL-like exit), busy_seconds (how long it has a request), drain_seconds (how long it
+takes to leave), silent (no heartbeats).
 """
 
 import argparse
@@ -46,6 +47,7 @@ listener = socket.socket(socket.AF_UNIX)
 listener.bind(arguments.socket)
 listener.listen()
 state["ready"] = True
+ready_at = time.monotonic()
 report(event="ready", load_seconds=conduct.get("load_seconds", 0.1))
 while state["leave_at"] is None or time.monotonic() < state["leave_at"]:
     time.sleep(0.02)
@@ -53,7 +55,7 @@ while state["leave_at"] is None or time.monotonic() < state["leave_at"]:
         report(
             event="heartbeat",
             steps=1,
-            running=0,
+            running=int(time.monotonic() < ready_at + conduct.get("busy_seconds", 0)),
             waiting=0,
             step_seconds=conduct.get("step_seconds", 0),
         )
