@@ -13,6 +13,7 @@ from service.chat.accounting import Accounting, Unaccounted
 from service.chat.continuation import to_text_job
 from service.chat.infill import InfillRequest, to_job
 from service.chat.logprobs import AnswerLogprobs
+from service.chat.reading import Reading
 from service.chat.sharing import SharedBeginning
 from service.chat.showing import shown
 from service.chat.truncation import truncated
@@ -96,7 +97,7 @@ class Generation:
         self._stream = stream
         self._parser = parser
         self._stop = stop
-        self._reasoning_tokens = 0.0  # several tokens may come together, and not all be thought
+        self._reading = Reading(parser)
         self._logprobs = AnswerLogprobs()
         self._events = self._read()
 
@@ -126,17 +127,17 @@ class Generation:
             if isinstance(message, Queued):
                 yield QueuePosition(message.num_ahead, message.eta_seconds)
                 continue
-            deltas = self._parser.feed(message.text)
+            deltas = self._reading.feed(message)
             thinking = self._parser.thinking
             for delta in self._logprobs.attach(deltas, message.logprobs, thinking=thinking):
                 yield delta
-            self._reasoning_tokens += message.num_tokens * self._parser.thought_share
 
     def _to_last_event(self, done: Done) -> Event:
         if done.error_code is not None:
             kind = error_codes().get(done.error_code, GenerationFailed)
             return Failed(kind(done.error_message))
-        usage = replace(done.usage, reasoning_tokens=round(self._reasoning_tokens))
+        num_thought = self._reading.num_thought(done.usage)
+        usage = replace(done.usage, reasoning_tokens=num_thought)
         reason = done.reason
         if reason is FinishReason.STOP and self._parser.num_calls:
             reason = FinishReason.TOOL_CALLS

@@ -123,11 +123,11 @@ class Decoding:
         sequence.lane.read_one(sequence.token_ids[-1])
         sequence.num_computed += 1
         sequence.token_ids.append(token_id)
-        sequence.num_unreported += 1
         sequence.last_token_at = now
         if not sequence.first_token_at:
             sequence.first_token_at = now
             self._parts.gauges.first_token(sequence)
+        sequence.unreported.append(sequence.text.num_decoded)
         if self._parts.runner.is_end(token_id):
             self._endings.finish(sequence, FinishReason.STOP, now)
             return

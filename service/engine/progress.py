@@ -32,8 +32,11 @@ class Progress:
         if not text:
             return
         job = sequence.job
-        delta = Delta(job.submit.id, text, sequence.num_unreported, tuple(sequence.logprobs))
-        sequence.num_unreported = 0
+        tokens, told = sequence.unreported, sequence.num_told
+        begins = () if tokens == [told] else tuple(begin - told for begin in tokens)
+        delta = Delta(job.submit.id, text, len(tokens), tuple(sequence.logprobs), begins)
+        sequence.num_told += len(text)
+        tokens.clear()
         sequence.logprobs.clear()
         if job.connection in self._deltas:
             self._deltas[job.connection].append(delta)

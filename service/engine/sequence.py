@@ -55,7 +55,8 @@ class Sequence:
 
     The model never reads the token that was sampled last; so a prompt's last token is read by the
     first decode step, and `num_pending` is 1 from then on. `shown` are the control tokens that
-    appear in its text, spelled.
+    appear in its text, spelled. `num_told` characters of the text were told of; `unreported` has,
+    for each token that was not, where it begins in the text.
     """
 
     job: Job
@@ -67,7 +68,8 @@ class Sequence:
     num_computed: int = 0
     num_cached: int = 0
     num_reused: int = 0
-    num_unreported: int = 0
+    unreported: list[int] = field(default_factory=list)
+    num_told: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     thought: Thought | None = None
     shown: Mapping[int, bytes] = field(default_factory=dict)

@@ -16,7 +16,15 @@ class TextStream:
     comes out after it.
     """
 
-    __slots__ = ("_decoder", "_first_letters", "_held", "_longest", "_stops", "stopped_by")
+    __slots__ = (
+        "_decoder",
+        "_first_letters",
+        "_held",
+        "_longest",
+        "_stops",
+        "num_decoded",
+        "stopped_by",
+    )
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -25,10 +33,13 @@ class TextStream:
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
         self.stopped_by: str | None = None
+        self.num_decoded = 0
+        """How many characters there were so far, those that are held back included."""
 
     def feed(self, data: bytes) -> str:
         """The text that has become certain with `data`."""
         text = self._decoder.decode(data)
+        self.num_decoded += len(text)
         if not self._stops:
             return text
         return self._release(text, keep_uncertain=True)

@@ -17,10 +17,13 @@ from service.formats.tool_syntax import ID_LENGTH, PLACEHOLDER, ToolSyntax
 
 
 class AnswerParser(Protocol):
-    """Reads an answer while it is being written. `thinking` says whether what comes next belongs
-    to a thought, `thought_share` how much of what was fed last did, from 0 to 1."""
+    """Reads an answer while it is being written.
 
-    thought_share: float
+    `thinking` says whether what comes next belongs to a thought, `thought` whether any of what was
+    fed last did; None where that can't be said yet.
+    """
+
+    thought: bool | None
 
     @property
     def num_calls(self) -> int: ...

@@ -62,7 +62,7 @@ class SegmentParser:
         self._in_header = True
         self._to: To | str = To.USER
         self.num_calls = 0
-        self.thought_share = 0.0
+        self.thought: bool | None = None
 
     @property
     def thinking(self) -> bool:
@@ -77,7 +77,7 @@ class SegmentParser:
             deltas += self._read_header() if in_header else self._read_segment()
             if self._in_header is in_header and self._held in ("", held):
                 break
-        self.thought_share = 1.0 if began_in_thought or self.thinking else 0.0
+        self.thought = True if began_in_thought else (None if self._in_header else self.thinking)
         return deltas
 
     def finish(self) -> Deltas:

@@ -50,8 +50,8 @@ class StreamParser:
         self._state = _State.THINKING if inside else _State.UNDECIDED
         self._held = ""
         self._thought_anything = False
-        self.thought_share = 0.0
-        """How much of the text that was fed last belongs to the thought, from 0 to 1."""
+        self.thought: bool | None = None
+        """Whether any of what was fed last belongs to the thought; None: that can't be said."""
 
     @property
     def thinking(self) -> bool:
@@ -64,7 +64,7 @@ class StreamParser:
         return self._calls.num_calls if self._calls else 0
 
     def feed(self, text: str) -> Deltas:
-        self.thought_share = 0.0
+        self.thought = False
         if self._state is _State.ANSWERING:
             return self._answer(text)
         self._held += text
@@ -72,9 +72,10 @@ class StreamParser:
         if self._state is _State.UNDECIDED:
             deltas += self._decide()
         if self._state is _State.THINKING:
+            self.thought = True
             deltas += self._think()
-            behind = 0 if self.thinking else len(self._held)
-            self.thought_share = max(0.0, 1.0 - behind / max(len(text), 1))
+        elif self._state is _State.UNDECIDED:
+            self.thought = None
         if self._state is _State.THOUGHT:
             deltas += self._begin_answer()
         return deltas

@@ -48,6 +48,7 @@ class Lane:
         self._wakeup = asyncio.Event()
         self._queued: Queued | None = None
         self._texts: list[str] = []
+        self._begins: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._num_tokens = 0
         self._num_unread = 0
@@ -103,6 +104,8 @@ class Lane:
         self._texts.append(delta.text)
         self._logprobs.extend(delta.logprobs)
         self._num_tokens += delta.num_tokens
+        begins = delta.begins or (0,) * delta.num_tokens
+        self._begins += (self._num_unread + begin for begin in begins)
         self._num_unread += len(delta.text)
         self._wakeup.set()
         if self._num_unread > MAX_UNREAD_CHARACTERS:
@@ -125,8 +128,10 @@ class Lane:
 
     def _take(self) -> Delta:
         logprobs = tuple(self._logprobs)
-        delta = Delta(self.id, "".join(self._texts), self._num_tokens, logprobs)
+        begins = () if self._begins == [0] else tuple(self._begins)
+        delta = Delta(self.id, "".join(self._texts), self._num_tokens, logprobs, begins)
         self._texts.clear()
+        self._begins.clear()
         self._logprobs.clear()
         self._num_tokens = self._num_unread = 0
         return delta

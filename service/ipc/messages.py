@@ -194,12 +194,17 @@ class Detokenized(Frame, tag="detokenized", frozen=True):
 
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """New text of a request. Text may be held back, so `num_tokens` may be any number >= 0, and
-    `logprobs`, one for each of them where they were asked for, may be there without text."""
+    `logprobs`, one for each of them where they were asked for, may be there without text.
+
+    `begins` says of each token behind how many of the characters it begins: of what comes before
+    the first, the tokens were counted earlier. Without it, all begin where the text does.
+    """
 
     id: int
     text: str
     num_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    begins: tuple[int, ...] = ()
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
