@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Connection
+from service.store.direct import DirectTransactions
 
-from service.store.conversations import Transactions
-
-# Written out, because this is on the way of every limited request: building the same statements
-# from expressions takes ten times as long as running them. What lies far ahead was kept before
-# somebody set the clock back.
+# What lies far ahead was kept before somebody set the clock back.
 _FORGET_PASSED = "DELETE FROM admissions WHERE principal_id = ? AND (at <= ? OR at > ?)"
 _COUNT = "SELECT count(*), min(at) FROM admissions WHERE principal_id = ?"
 _ADMIT = "INSERT INTO admissions (principal_id, at) VALUES (?, ?)"
@@ -21,7 +18,9 @@ class SqlAdmissions:
     """An `AdmissionStore`. One transaction reads the clock, decides and keeps, whichever worker
     asks; `clock` gives seconds since 1970."""
 
-    def __init__(self, database: Transactions, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: DirectTransactions, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
         self._clock = clock
 
@@ -32,19 +31,19 @@ class SqlAdmissions:
 
         Whether it was kept, how many count now, and in how many seconds the oldest won't.
         """
-        return await self._database.write(
+        return await self._database.write_directly(
             lambda connection: self._admit(connection, principal_id, window_seconds, limit)
         )
 
     def _admit(
-        self, connection: Connection, principal_id: str, window: float, limit: int
+        self, connection: sqlite3.Connection, principal_id: str, window: float, limit: int
     ) -> tuple[bool, int, float]:
         now = self._clock()
         passed = (principal_id, now - window, now + window)
-        connection.exec_driver_sql(_FORGET_PASSED, passed)
-        count, oldest = connection.exec_driver_sql(_COUNT, (principal_id,)).one()
+        connection.execute(_FORGET_PASSED, passed)
+        count, oldest = connection.execute(_COUNT, (principal_id,)).fetchone()
         if count >= limit:
             return False, count, oldest + window - now
-        connection.exec_driver_sql(_ADMIT, (principal_id, now))
+        connection.execute(_ADMIT, (principal_id, now))
         first = now if oldest is None else oldest
         return True, count + 1, first + window - now

@@ -178,7 +178,7 @@ class SqlArchive:
             connection.execute(responses_gone)
             return connection.execute(gone).rowcount
 
-        return await self._database.write(work)
+        return await self._database.erase(work)
 
     async def forget_unused(self, seconds: float) -> int:
         """Forget conversations that nobody has used for so long, and responses that old; how many
@@ -191,7 +191,7 @@ class SqlArchive:
             connection.execute(responses_gone)
             return connection.execute(gone).rowcount
 
-        return await self._database.write(work)
+        return await self._database.erase(work)
 
 
 def _find(connection: Connection, principal_id: str, conversation_id: str) -> int | None:

@@ -25,6 +25,10 @@ class Transactions(Protocol):
 
     async def write(self, work: Callable[[Connection], T]) -> T: ...
 
+    async def erase(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, and no trace of what `work` deleted stays."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -73,7 +77,7 @@ class SqlConversations:
 
     async def delete(self, principal_id: str, conversation_id: str) -> bool:
         """Forget a conversation with all its messages; whether there was one."""
-        deleted = await self._database.write(
+        deleted = await self._database.erase(
             lambda connection: (
                 connection.execute(
                     delete(conversations).where(named(principal_id, conversation_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from service.domain.errors import ConfigurationError, StoreUnavailable
+from service.log import get_logger
 from service.settings import Settings
 from service.store.conversations import SqlConversations
 from service.store.migrate import migrate
@@ -25,6 +27,10 @@ NUM_THREADS = 4
 # begin at 1 ms and grow to 100, where a whole transaction of ours takes a fraction of one.
 _PATIENCE = (*[0.0001] * 20, *[0.0005] * 20, 0.002)
 _WRITES = {"writes": True}
+_MERGE_INDEX = "INSERT INTO messages_text (messages_text) VALUES ('optimize')"
+_CUT_SECONDS, _CUT_TRIES = 0.2, 10
+
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -41,6 +47,8 @@ class Database:
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
+        self._direct = threading.local()
+        self._directs: list[sqlite3.Connection] = []
 
     def open(self) -> None:
         """Make the file what this version expects. Blocks. Raises `ConfigurationError`."""
@@ -65,23 +73,72 @@ class Database:
         also when the caller is cancelled."""
         return await self._run(self._writing, work)
 
+    async def write_directly(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `write`, for what is on the way of every request: SQLAlchemy takes longer than these
+        statements do."""
+
+        def transaction() -> T:
+            connection = self._direct_connection()
+            if not _begin_in_turn(connection):
+                connection.execute("BEGIN IMMEDIATE")  # raises what is in the way
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self._in_thread(transaction)
+
+    async def erase(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, and no trace of what `work` deleted stays in the files: neither in the
+        search index, which keeps deleted words until it is merged, nor in sqlite's log."""
+
+        def transactions() -> T:
+            with self._writing.begin() as connection:
+                result = work(connection)
+            with self._writing.begin() as connection:
+                connection.exec_driver_sql(_MERGE_INDEX)
+            _empty_log(self._direct_connection())
+            return result
+
+        return await self._in_thread(transactions)
+
     async def aclose(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
+        for connection in self._directs:
+            connection.close()
         self.engine.dispose()
 
     async def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         def transaction() -> T:
+            with engine.begin() as connection:
+                return work(connection)
+
+        return await self._in_thread(transaction)
+
+    async def _in_thread(self, transaction: Callable[[], T]) -> T:
+        def run() -> T:
             try:
-                with engine.begin() as connection:
-                    return work(connection)
-            except DatabaseError as error:
+                return transaction()
+            except (DatabaseError, sqlite3.DatabaseError) as error:
                 raise StoreUnavailable(
                     f"The database can't be used now: {_reason(error)}.", retry_after_seconds=5
                 ) from error
 
-        return await asyncio.shield(
-            asyncio.get_running_loop().run_in_executor(self._threads, transaction)
-        )
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, run))
+
+    def _direct_connection(self) -> sqlite3.Connection:
+        """This thread's own."""
+        connection: sqlite3.Connection | None = getattr(self._direct, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self._name, timeout=BUSY_SECONDS, check_same_thread=False)
+            _configure(connection, None)
+            self._direct.connection = connection
+            self._directs.append(connection)
+        return connection
 
     @property
     def _name(self) -> str:
@@ -149,6 +206,22 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
     elif not _begin_in_turn(connection.connection.dbapi_connection):
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails, in SQLAlchemy's words
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Bring the log into the file, and cut it. Whoever reads just now is waited for, a little: the
+    next writer waits, too."""
+    connection.execute(f"PRAGMA busy_timeout = {_CUT_SECONDS * 1000:.0f}")
+    try:
+        for _ in range(_CUT_TRIES):
+            is_busy, _pages, _moved = connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            ).fetchone()
+            if not is_busy:
+                return
+        _log.warning("erased_words_stay_in_log", reason="somebody reads without a pause")
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
 def _begin_in_turn(raw: Any) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Connection
-
-from service.store.conversations import Transactions
+from service.store.direct import DirectTransactions
 
 # GCRA: `paid_until` is when all failures up to now would be paid for, one each `seconds_each`. What
 # lies further ahead than can be was kept before somebody set the clock back.
@@ -24,21 +23,23 @@ class SqlFailures:
     """A `FailureStore`. One transaction reads the clock, decides and keeps, whichever worker
     asks; `clock` gives seconds since 1970."""
 
-    def __init__(self, database: Transactions, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: DirectTransactions, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
         self._clock = clock
 
     async def fail(self, network: str, seconds_each: float, burst: int) -> float:
         """Note a failure, unless it came too early; how many seconds too early, 0 if it did not."""
 
-        def work(connection: Connection) -> float:
+        def work(connection: sqlite3.Connection) -> float:
             now = self._clock()
             most = now + burst * seconds_each
-            connection.exec_driver_sql(_FORGET_PAID, (now, most))
+            connection.execute(_FORGET_PAID, (now, most))
             row = (network, now + seconds_each, seconds_each, seconds_each, most)
-            if connection.exec_driver_sql(_FAIL, row).one_or_none() is not None:
+            if connection.execute(_FAIL, row).fetchone() is not None:
                 return 0.0
-            paid_until: float = connection.exec_driver_sql(_PAID_UNTIL, (network,)).scalar_one()
+            paid_until: float = connection.execute(_PAID_UNTIL, (network,)).fetchone()[0]
             return paid_until + seconds_each - most
 
-        return await self._database.write(work)
+        return await self._database.write_directly(work)

@@ -116,7 +116,7 @@ class SqlResponses:
     async def forget(self, principal_id: str, response_id: str) -> bool:
         """Whether there was one."""
         gone = delete(rows).where(_named(principal_id, response_id))
-        return await self._database.write(lambda c: c.execute(gone).rowcount > 0)
+        return await self._database.erase(lambda c: c.execute(gone).rowcount > 0)
 
 
 def _named(principal_id: str, response_id: str) -> Any:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select
 
 from service.domain.access import Limits, Spent
 from service.domain.events import Usage
-from service.store.conversations import Transactions
-from service.store.tables import answers as rows
+from service.store.direct import DirectTransactions
 from service.store.tables import usage
 
 WINDOW_SECONDS = 60.0
 LEASE_SECONDS = 60.0
 
-# Written out, because this is on the way of every limited answer: building the same statements
-# from expressions takes ten times as long as running them.
 _END_ABANDONED = """
 UPDATE answers SET ended_at = leased_until
 WHERE principal_id = ? AND ended_at IS NULL AND leased_until < ?
@@ -41,6 +39,11 @@ SELECT coalesce(sum(CASE WHEN day >= ? THEN prompt_tokens + completion_tokens EN
 FROM usage WHERE principal_id = ? AND day >= ?
 """
 _END = "UPDATE answers SET ended_at = ?, tokens = ? WHERE key = ?"
+_ENDED = """
+SELECT tokens, ended_at FROM answers WHERE principal_id = ? AND ended_at IS NOT NULL
+ORDER BY ended_at
+"""
+_RENEW = "UPDATE answers SET leased_until = ? WHERE key = ?"
 _UNDO = "DELETE FROM answers WHERE key = ?"
 _COUNT = """
 INSERT INTO usage
@@ -58,7 +61,9 @@ class SqlSpending:
     """A `SpendingStore`. One transaction reads the clock, decides and keeps, whichever worker
     asks; `clock` gives seconds since 1970."""
 
-    def __init__(self, database: Transactions, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: DirectTransactions, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
         self._clock = clock
 
@@ -71,7 +76,7 @@ class SqlSpending:
         is left of each limit before that; and in how many seconds more is possible.
         """
 
-        def work(connection: Connection) -> tuple[int | None, int, dict[str, int], float]:
+        def work(connection: sqlite3.Connection) -> tuple[int | None, int, dict[str, int], float]:
             now = self._clock()
             self._forget(connection, principal_id, now)
             left = _left(connection, principal_id, limits, now)
@@ -79,9 +84,9 @@ class SqlSpending:
             if tokens < least or left.get("streams", 1) < 1:
                 return None, tokens, left, _seconds(connection, principal_id, left, least, now)
             row = (principal_id, tokens, now, now + LEASE_SECONDS)
-            return connection.exec_driver_sql(_RESERVE, row).lastrowid, tokens, left, 0.0
+            return connection.execute(_RESERVE, row).lastrowid, tokens, left, 0.0
 
-        return await self._database.write(work)
+        return await self._database.write_directly(work)
 
     async def settle(
         self, principal_id: str, key: int | None, model: str, taken: Usage, *, began: bool = True
@@ -89,23 +94,25 @@ class SqlSpending:
         """Count what an answer took instead of what was set aside for it under `key`. One that
         never `began` took nothing."""
 
-        def work(connection: Connection) -> None:
+        def work(connection: sqlite3.Connection) -> None:
             now = self._clock()
             if not began:
-                connection.exec_driver_sql(_UNDO, (key,))
+                connection.execute(_UNDO, (key,))
                 return
             if key is not None:
-                connection.exec_driver_sql(_END, (now, taken.total_tokens, key))
+                connection.execute(_END, (now, taken.total_tokens, key))
             counted = (taken.prompt_tokens, taken.cached_tokens, taken.completion_tokens)
-            connection.exec_driver_sql(_COUNT, (principal_id, _day(now), model, *counted))
+            connection.execute(_COUNT, (principal_id, _day(now), model, *counted))
 
-        await self._database.write(work)
+        await self._database.write_directly(work)
 
     async def renew(self, keys: Sequence[int]) -> None:
         """These are still running."""
         until = self._clock() + LEASE_SECONDS
-        renewed = update(rows).where(rows.c.key.in_(keys)).values(leased_until=until)
-        await self._database.write(lambda connection: connection.execute(renewed))
+        renewed = [(until, key) for key in keys]
+        await self._database.write_directly(
+            lambda connection: connection.executemany(_RENEW, renewed).rowcount
+        )
 
     async def spent(self, principal_id: str | None, since_day: str) -> list[Spent]:
         """By day and model, the newest first; everybody's where `principal_id` is None."""
@@ -116,16 +123,18 @@ class SqlSpending:
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [Spent(**row._mapping) for row in found]
 
-    def _forget(self, connection: Connection, principal_id: str, now: float) -> None:
+    def _forget(self, connection: sqlite3.Connection, principal_id: str, now: float) -> None:
         """Drop what counts no more. A running answer whose worker is gone ended with its lease."""
-        connection.exec_driver_sql(_END_ABANDONED, (principal_id, now))
+        connection.execute(_END_ABANDONED, (principal_id, now))
         passed = (principal_id, now - WINDOW_SECONDS, now + WINDOW_SECONDS)
-        connection.exec_driver_sql(_FORGET_PASSED, passed)
+        connection.execute(_FORGET_PASSED, passed)
 
 
-def _left(connection: Connection, principal_id: str, limits: Limits, now: float) -> dict[str, int]:
+def _left(
+    connection: sqlite3.Connection, principal_id: str, limits: Limits, now: float
+) -> dict[str, int]:
     """What is left of each limit that there is."""
-    window, reserved, streams = connection.exec_driver_sql(_HELD, (principal_id,)).one()
+    window, reserved, streams = connection.execute(_HELD, (principal_id,)).fetchone()
     left = {}
     if limits.tokens_per_minute is not None:
         left["tokens_per_minute"] = limits.tokens_per_minute - window
@@ -134,7 +143,7 @@ def _left(connection: Connection, principal_id: str, limits: Limits, now: float)
     if limits.tokens_per_day is None and limits.tokens_per_month is None:
         return left
     today = _day(now)
-    used = connection.exec_driver_sql(_USED, (today, principal_id, today[:7])).one()
+    used = connection.execute(_USED, (today, principal_id, today[:7])).fetchone()
     periods = {"tokens_per_day": used[0], "tokens_per_month": used[1]}
     for name, num_used in periods.items():
         if (limit := getattr(limits, name)) is not None:
@@ -143,7 +152,7 @@ def _left(connection: Connection, principal_id: str, limits: Limits, now: float)
 
 
 def _seconds(
-    connection: Connection, principal_id: str, left: dict[str, int], least: int, now: float
+    connection: sqlite3.Connection, principal_id: str, left: dict[str, int], least: int, now: float
 ) -> float:
     """When trying again can help: when enough of the last minute has passed, or a day or month."""
     moment = datetime.fromtimestamp(now, UTC)
@@ -156,12 +165,8 @@ def _seconds(
         waits.append(datetime(*following, 1, tzinfo=UTC).timestamp() - now)
     missing = least - left.get("tokens_per_minute", least)
     if missing > 0:
-        ended = connection.execute(
-            select(rows.c.tokens, rows.c.ended_at)
-            .where(rows.c.principal_id == principal_id, rows.c.ended_at.is_not(None))
-            .order_by(rows.c.ended_at)
-        ).all()
-        waits.append(_until_free([(row.tokens, row.ended_at) for row in ended], missing, now))
+        ended = connection.execute(_ENDED, (principal_id,)).fetchall()
+        waits.append(_until_free(ended, missing, now))
     return max(waits)
 
 
