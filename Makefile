@@ -1,6 +1,6 @@
 # Every target is one to three lines; what stands behind them is in deploy/setup.
 # ARGS is passed on: make run ARGS="--port 9000", make test ARGS="tests/engine -x".
-.PHONY: help install run test test-slow test-deploy check fmt bench pocket lock deploy undeploy bundle image clean
+.PHONY: help install run test test-slow test-deploy check fmt bench conformance pocket lock deploy undeploy bundle image clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -31,6 +31,10 @@ fmt: ## put the code into its one format
 bench: ## measure, next to llama.cpp's own tools; takes a while
 	@deploy/setup/prepare --dev
 	@exec .venv/bin/python -m benchmarks $(ARGS)
+
+conformance: ## judge Parley, or another server, by what OpenAI and Anthropic document
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/python -m tests.conformance $(ARGS)
 
 pocket: ## train Pocket, the built-in model, from nothing; an hour or more
 	@deploy/setup/prepare --dev
