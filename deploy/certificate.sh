@@ -4,8 +4,9 @@
 # What ours are signed with; they are ours to replace.
 self_signer='Parley on this machine'
 
-certificate_is_valid() {
-    ! [ -s "$etc/tls/fullchain.pem" ] || ! command -v openssl >/dev/null || openssl x509 -checkend 0 -noout -in "$etc/tls/fullchain.pem" >/dev/null
+# certificate_lasts SECONDS: there is none, or it is good for that long.
+certificate_lasts() {
+    ! [ -s "$etc/tls/fullchain.pem" ] || ! command -v openssl >/dev/null || openssl x509 -checkend "$1" -noout -in "$etc/tls/fullchain.pem" >/dev/null
 }
 
 certificate_is_ours() {
@@ -17,10 +18,16 @@ certificate_is_ours() {
 
 # Before anything is changed: one that an operator put there, and that nobody can use any more.
 require_certificate() {
-    if [ -n "$dry" ] || certificate_is_valid || certificate_is_ours; then return; fi
+    if [ -n "$dry" ] || certificate_lasts 0 || certificate_is_ours; then return; fi
     ended=$(openssl x509 -noout -enddate -in "$etc/tls/fullchain.pem" | sed 's/notAfter=//')
     stop 10 "the certificate in $etc/tls ended on $ended; renew it (certbot renew --force-renewal), or remove" \
         "$etc/tls for a self-signed one. Nothing was changed."
+}
+
+# One of ours is replaced two weeks before it ends, as `parley doctor` says.
+certificate_is_wanted() {
+    [ -z "$dry" ] && [ -s "$etc/tls/privkey.pem" ] || return 0
+    ! certificate_lasts 1209600 && certificate_is_ours
 }
 
 make_certificate() {

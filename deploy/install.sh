@@ -10,7 +10,7 @@
 #
 # Exit codes: 2 wrong use or system, 3 not root, 4 a port is taken, 5 too little disk, 6 the new
 # release is not good and the old one goes on, 7 nginx refuses its configuration, 9 packages cannot be
-# had, 10 the certificate has expired and is not ours to replace.
+# had, 10 the certificate has expired and is not ours to replace, 11 the model cannot be had.
 set -eu
 umask 022
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -116,7 +116,7 @@ install_foundation() {
         changed="$changed $etc/parley.env"
     fi
     install_model
-    if [ -n "$dry" ] || [ ! -s "$etc/tls/privkey.pem" ] || ! certificate_is_valid; then make_certificate; fi
+    ! certificate_is_wanted || make_certificate
 }
 
 # What a bundle brings along, and the settings that let it work without a network. Only a machine

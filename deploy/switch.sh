@@ -12,7 +12,8 @@ point_nginx_at() { link "/run/$1/http.sock" "$front" || true; }
 start_and_try() {
     run systemctl reset-failed "$1.service" 2>/dev/null || true
     if ! run timeout "$ready_timeout" systemctl restart "$1.service"; then
-        say "$1.service does not get ready; the end of its log:"
+        status=$(systemctl show -P StatusText "$1.service")
+        say "$1.service does not get ready${status:+ ($status)}; the end of its log:"
         journalctl --no-pager --quiet --output=cat --lines=15 --unit "$1.service" >&2
         return 1
     fi
@@ -47,6 +48,22 @@ make_tokens() {
         stop 6 "no access token could be made; what serves goes on."
 }
 
+# The model first: where it cannot be had, nothing else has happened yet.
+fetch_model() {
+    if [ -n "$dry" ]; then
+        parley_as_service model pull MODEL
+        return
+    fi
+    shown=$(parley_as_service config show) ||
+        stop 6 "the settings in $etc/parley.env are not accepted, for the reason above; what serves goes on."
+    case $shown in *"
+PARLEY_MODEL__STAND_IN="*) return ;; esac # answers until the model is there
+    model=$(printf '%s\n' "$shown" | sed -n 's/^PARLEY_MODEL__NAME=//p')
+    say "fetching the model $model where it is not here yet"
+    parley_as_service model pull "$model" >/dev/null ||
+        stop 11 "the model $model cannot be had, for the reason above; what serves goes on."
+}
+
 # The release that parley.service runs; `current` may be ahead of it after a run that broke off.
 running_release() {
     pid=$(systemctl show -P MainPID parley.service)
@@ -63,6 +80,7 @@ is_in_place() {
 switch_to_release() {
     was=$(readlink "$base/current" 2>/dev/null) || was=''
     if is_in_place; then return; fi
+    fetch_model
     make_tokens
     if [ -z "$dry" ] && [ -n "$was" ] && systemctl is-active --quiet parley.service; then
         upgrade
@@ -73,7 +91,7 @@ switch_to_release() {
 }
 
 first_start() {
-    say "starting $version; a model that is not here yet is fetched first"
+    say "starting $version"
     link "releases/$version" "$base/current" || true
     if start_and_try parley; then
         point_nginx_at parley

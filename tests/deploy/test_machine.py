@@ -207,6 +207,122 @@ def test_a_release_that_does_not_serve_is_taken_away(machine: Machine, tmp_path:
     assert machine.run("systemctl show -P MainPID parley") == pid
 
 
+def test_a_model_that_cannot_be_had_is_one_sentence_and_nothing_changes(
+    machine: Machine, tmp_path: Path
+) -> None:
+    pid = machine.run("systemctl show -P MainPID parley")
+    wanted = "PARLEY_MODEL__NAME=smollm2-360m-instruct\\nHF_ENDPOINT=http://127.0.0.1:9"
+    machine.run(f"cp /etc/parley/parley.env /root/; printf '{wanted}\\n' >> /etc/parley/parley.env")
+    try:
+        done = machine.deploy(successor(machine.tree, tmp_path / "wanting", broken=False))
+    finally:
+        machine.run("cp /root/parley.env /etc/parley/parley.env")
+    assert done.returncode == 11, done.stderr
+    assert "The model hub at http://127.0.0.1:9 cannot be reached" in done.stderr
+    assert "smollm2-360m-instruct cannot be had" in done.stderr
+    assert machine.run("systemctl show -P MainPID parley") == pid
+
+
+EXPIRED = """set -e; cd $(mktemp -d); K="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+openssl req $K -subj "/O=SIGNER/CN=x" -keyout k -out r 2>/dev/null
+openssl x509 -req -in r -signkey k -days -1 -out c 2>/dev/null
+cp k /etc/parley/tls/privkey.pem; cp c /etc/parley/tls/fullchain.pem; systemctl reload nginx"""
+
+
+def test_an_expired_certificate_of_another_is_one_sentence_and_nothing_changes(
+    machine: Machine,
+) -> None:
+    pid = machine.run("systemctl show -P MainPID parley")
+    machine.run("cp -a /etc/parley/tls /root/")
+    machine.run(EXPIRED.replace("SIGNER", "Somebody"))
+    try:
+        said = doctor(machine)["certificate"]
+        done = machine.deploy()
+    finally:
+        machine.run("cp -a /root/tls/. /etc/parley/tls/; systemctl reload nginx")
+    assert (said["verdict"], said["fact"]) == ("wrong", "expired 1 days ago")
+    assert "systemctl reload nginx" in said["mend"]
+    assert done.returncode == 10, done.stderr
+    assert "the certificate in /etc/parley/tls ended on" in done.stderr
+    assert machine.run("systemctl show -P MainPID parley") == pid
+
+
+def test_an_expired_certificate_of_ours_is_replaced_by_the_next_deploy(machine: Machine) -> None:
+    pid = machine.run("systemctl show -P MainPID parley")
+    machine.run(EXPIRED.replace("SIGNER", "Parley on this machine"))
+    assert doctor(machine)["certificate"]["mend"] == "make deploy HOST=… again"
+    done = machine.deploy()
+    assert done.returncode == 0, done.stderr
+    assert doctor(machine)["certificate"]["verdict"] == "fine"
+    assert machine.run("systemctl show -P MainPID parley") == pid
+
+
+def doctor(machine: Machine) -> dict[str, dict[str, str]]:
+    """What `parley doctor` finds over there, by what it is about."""
+    found = json.loads(machine.run("parley doctor --json; true"))
+    return {one["about"]: one for one in found}
+
+
+def test_doctor_finds_nothing_wrong_with_a_machine_that_is_well(machine: Machine) -> None:
+    found = doctor(machine)
+    assert {"unit", "nginx", "ports", "certificate", "service", "database"} <= set(found)
+    assert [one for one in found.values() if one["verdict"] == "wrong"] == []
+
+
+TAKE_PORT = (
+    "systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 443;"
+    "for i in $(seq 50); do ss -Hltn 'sport = :443' | grep -q . && exit; sleep 0.1; done"
+)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "about", "fact", "mend", "repairs"),
+    [
+        (
+            "systemctl stop nginx",
+            *("nginx", "nginx.service is inactive", "systemctl restart nginx"),
+            "systemctl restart nginx",
+        ),
+        (
+            "echo nonsense >> /etc/nginx/conf.d/10-parley-http.conf",
+            *("nginx", "[emerg]", "make deploy HOST=… again"),
+            "sed -i '$d' /etc/nginx/conf.d/10-parley-http.conf",
+        ),
+        (
+            TAKE_PORT,
+            *("ports", "port 443 is taken by python3", "systemctl restart nginx"),
+            "systemctl stop taker; systemctl restart nginx",
+        ),
+        (
+            "mount -t tmpfs -o size=64m tmpfs /var/lib/parley",
+            *("disk", "64 MiB free", "parley model remove"),
+            "umount /var/lib/parley",
+        ),
+        (
+            "cp /etc/parley/parley.env /root/; "
+            "echo PARLEY_MODEL__NAME=/nowhere/x.gguf >> /etc/parley/parley.env; "
+            "systemctl restart parley; true",
+            *("unit", "parley.service is failed", "systemctl restart parley"),
+            "cp /root/parley.env /etc/parley/; systemctl reset-failed parley; "
+            "systemctl restart parley",
+        ),
+    ],
+)
+def test_doctor_names_what_is_broken_and_what_mends_it(
+    machine: Machine, breaks: str, about: str, fact: str, mend: str, repairs: str
+) -> None:
+    machine.run(breaks)
+    try:
+        found = doctor(machine)
+    finally:
+        machine.run(repairs)
+    assert found[about]["verdict"] == "wrong"
+    assert fact in found[about]["fact"]
+    assert mend in found[about]["mend"]
+    machine.wait_healthy()
+    assert doctor(machine)[about]["verdict"] != "wrong"
+
+
 def test_offline_it_has_no_network_at_all(machine: Machine, client: httpx.Client) -> None:
     machine.run("echo PARLEY_MODEL__OFFLINE=true >> /etc/parley/parley.env")
     done = machine.deploy()
