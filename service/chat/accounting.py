@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from service.auth.spending import Reservation, Spending
+from service.chat.terms import on_terms
 from service.domain.access import Principal
 from service.domain.events import Usage
 from service.ipc.client import EngineClient, EngineStream
@@ -29,7 +30,7 @@ class Unaccounted:
     """Nobody counts."""
 
     async def submit(self, client: EngineClient, job: Submit, principal: Principal) -> EngineStream:
-        return await client.submit(job)
+        return await client.submit(on_terms(job))
 
 
 class Accounts:
@@ -53,7 +54,7 @@ class Accounts:
             if reservation.key is not None:
                 settle = partial(self._spending.settle, began=False)
                 on_failure.push_async_callback(settle, principal, reservation, model, Usage())
-            stream = await client.submit(allowed)
+            stream = await client.submit(on_terms(allowed))
             on_failure.pop_all()
         return CountedStream(stream, self._spending, principal, reservation, model)
 

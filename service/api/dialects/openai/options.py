@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from service.api.fields import Text
+from service.domain.chat import Priority
 from service.domain.errors import InvalidRequest
 from service.domain.sampling import Sampling
 
 _MAX_STOP_STRINGS = 4
 MAX_TOKEN_ID = 2**31 - 1
+_TIERS = (None, "auto", "default", "flex", "priority", "scale")
 
 
 def _to_strings(stop: object) -> object:
@@ -143,3 +145,25 @@ def _to_bias(biases: Mapping[str, float]) -> dict[int, float]:
             )
         known[int(key)] = bias
     return known
+
+
+class Urgency(Protocol):
+    """What a body says of how urgent it is."""
+
+    @property
+    def service_tier(self) -> str | None: ...
+
+    @property
+    def priority(self) -> int | None: ...
+
+
+def to_priority(body: Urgency) -> Priority:
+    """Raises `InvalidRequest` for a tier that the vendor does not have."""
+    if body.service_tier not in _TIERS:
+        tiers = ", ".join(tier for tier in _TIERS if tier)
+        raise InvalidRequest(
+            f"service_tier is {str(body.service_tier)[:40]!r}; it must be one of {tiers}.",
+            param="service_tier",
+        )
+    waits = body.service_tier == "flex" or (body.priority or 0) > 0
+    return Priority.BATCH if waits else Priority.INTERACTIVE

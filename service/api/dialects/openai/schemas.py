@@ -172,6 +172,11 @@ class ChatCompletionBody(SamplingOptions):
     function_call: Text | NamedFunction | None = Field(
         None, description="`auto`, `none`, or one of the functions."
     )
+    service_tier: Text | None = Field(
+        None, description="`flex`: after everybody who waits for an answer; all else: as usual."
+    )
+    # vLLM's
+    priority: int | None = Field(None, description="Above 0: as service_tier's `flex`.")
     # Understood well enough to be refused by name.
     modalities: list[str] | None = None
     audio: Any = None

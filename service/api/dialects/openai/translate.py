@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.api.dialects.openai.constraints import to_constraint
 from service.api.dialects.openai.functions import with_tools
 from service.api.dialects.openai.logprobs import to_num_logprobs
-from service.api.dialects.openai.options import to_max_tokens, to_sampling, to_stop
+from service.api.dialects.openai.options import to_max_tokens, to_priority, to_sampling, to_stop
 from service.api.dialects.openai.reasoning import to_budget, to_effort, to_thinking
 from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
 from service.api.dialects.openai.tools import to_tool_choice, to_tools
@@ -43,6 +43,7 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
         reasoning_effort=to_effort(body),
         reasoning_budget=to_budget(body),
         truncate=body.truncation == "auto",
+        priority=to_priority(body),
         request_id=request_id,
     )
 
