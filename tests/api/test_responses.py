@@ -41,7 +41,7 @@ async def begin(client: httpx.AsyncClient, **body: Any) -> str:
 
 async def events_of(client: httpx.AsyncClient, name: str, after: int = -1) -> list[dict[str, Any]]:
     """All events up to the end, which is awaited."""
-    params = {"stream": "true", "starting_after": after}
+    params: dict[str, str | int] = {"stream": "true", "starting_after": after}
     reply = await client.get(f"{PATH}/{name}", params=params)
     assert reply.status_code == 200, reply.text
     lines = [line for line in reply.text.split("\n") if line.startswith("data: ")]

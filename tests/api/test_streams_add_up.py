@@ -16,6 +16,8 @@ from service.api.dialects.anthropic.replies import Reply, to_message
 from service.api.dialects.anthropic.replies import Thoughts as Blocks
 from service.api.dialects.openai.reasoning import Thoughts
 from service.api.dialects.openai.replies import Completion, CompletionFrames, to_reply
+from service.api.dialects.responses.replies import Drafted, ResponseFrames
+from service.api.dialects.responses.schemas import ResponseBody
 from service.chat.generate import Answer, collect
 from service.domain.chat import Tool
 from service.domain.events import Event, Finished, FinishReason, Usage
@@ -104,6 +106,40 @@ def anthropic_blocks(frames: bytes) -> list[dict[str, Any]]:
     return blocks
 
 
+def response_output(frames: bytes) -> list[dict[str, Any]]:
+    """The output as the vendor's client puts it together: items and parts are added, deltas
+    joined; the last event must say the same."""
+    output: list[dict[str, Any]] = []
+    events = data_of(frames)
+    for event in events:
+        kind = event["type"].removeprefix("response.")
+        if kind == "output_item.added":
+            output.append(event["item"])
+        elif kind == "content_part.added":
+            output[event["output_index"]]["content"].append(event["part"])
+        elif kind in ("output_text.delta", "reasoning_text.delta"):
+            part = output[event["output_index"]]["content"][event["content_index"]]
+            part["text"] += event["delta"]
+        elif kind == "function_call_arguments.delta":
+            output[event["output_index"]]["arguments"] += event["delta"]
+        elif kind == "output_item.done":
+            output[event["output_index"]]["status"] = event["item"]["status"]
+            assert output[event["output_index"]] == event["item"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["response"]["output"] == output
+    return [{key: item[key] for key in item if key != "id"} for item in output]
+
+
+def response_frames(events: list[Event]) -> bytes:
+    drafted = Drafted(ResponseBody(input="x"), [], FAKE_MODEL)
+    frames = ResponseFrames(drafted)
+    told = [frames.opening()]
+    for event in events:
+        drafted.take(event)
+        told.append(frames.event(event))
+    return b"".join(told)
+
+
 async def whole(text: str) -> Answer:
     return await collect(Told(events_of(text, [])))
 
@@ -129,10 +165,41 @@ async def test_openais(text: str, thoughts: Thoughts, cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=60))
-@settings(deadline=None, max_examples=84)
+@settings(deadline=None, max_examples=252)
 async def test_anthropics(text: str, cuts: list[int]) -> None:
     reply = Reply(FAKE_MODEL, 64, Blocks.SHOWN)
     message = to_message(reply, await whole(text))
     frames = MessageFrames(reply, prompt_tokens=10, request_id="r1")
     blocks = anthropic_blocks(b"".join(map(frames.event, events_of(text, cuts))))
     assert blocks == message["content"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=60))
+@settings(deadline=None, max_examples=252)
+async def test_responses(text: str, cuts: list[int]) -> None:
+    at_once = response_output(response_frames(events_of(text, [])))
+    assert response_output(response_frames(events_of(text, cuts))) == at_once
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("is_one_cut", [True, False], ids=["one cut", "a token a byte"])
+async def test_all_dialects_wherever_there_is_a_byte(text: str, is_one_cut: bool) -> None:
+    num_bytes = len(text.encode())
+    splits = [[place] for place in range(num_bytes)] if is_one_cut else [list(range(num_bytes))]
+    reply = Reply(FAKE_MODEL, 64, Blocks.SHOWN)
+    told = await whole(text)
+    completion = Completion(FAKE_MODEL)
+    openai = to_reply(
+        completion, [told], FINISHED.usage, thoughts=Thoughts.APART, with_logprobs=False
+    )["choices"][0]["message"]
+    blocks = to_message(reply, told)["content"]
+    output = response_output(response_frames(events_of(text, [])))
+    for cuts in splits:
+        events = events_of(text, cuts)
+        frames = CompletionFrames(completion, thoughts=Thoughts.APART)
+        streamed = openai_message(frames.opening() + b"".join(map(frames.event, events)))
+        assert streamed | {"refusal": None, "content": streamed["content"] or None} == openai
+        messages = MessageFrames(reply, prompt_tokens=10, request_id="r1")
+        assert anthropic_blocks(b"".join(map(messages.event, events))) == blocks
+        assert response_output(response_frames(events)) == output
