@@ -35,6 +35,7 @@ from service.chat.conversations import Conversations, ConversationStore
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
 from service.chat.items import Items
+from service.chat.preferences import Preferences
 from service.chat.responses import Responses
 from service.chat.switching import Switching
 from service.domain.access import ANONYMOUS, Limits, Principal
@@ -50,6 +51,7 @@ from service.store.conversations import SqlConversations
 from service.store.database import open_database
 from service.store.failures import SqlFailures
 from service.store.items import SqlItems
+from service.store.preferences import SqlPreferences
 from service.store.responses import SqlResponses
 from service.store.spending import SqlSpending
 
@@ -150,7 +152,11 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         spending = Spending(SqlSpending(database))
         chat = Chat(used_engines, settings.chat, Accounts(spending), Album(settings.pictures))
         vectors = Vectors(used_engines, settings.embed, settings.rerank, spending)
-        conversations = Conversations(chat, store or SqlConversations(database))
+        switching = Switching(used_engines, settings)
+        preferences = Preferences(SqlPreferences(database), used_engines, switching.bring)
+        conversations = Conversations(
+            chat, store or SqlConversations(database), preferences=preferences
+        )
         archive = Archive(SqlArchive(database))
         items = Items(archive, SqlItems(database))
         kept_responses = Responses(SqlResponses(database), items)
@@ -159,7 +165,8 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             settings,
             used_engines,
             chat,
-            Switching(used_engines, settings),
+            switching,
+            preferences,
             vectors,
             conversations,
             archive,

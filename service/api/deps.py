@@ -18,6 +18,7 @@ from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
 from service.chat.items import Items
+from service.chat.preferences import Preferences
 from service.chat.responses import Responses
 from service.chat.switching import Switching
 from service.domain.access import Principal
@@ -35,6 +36,7 @@ class Parts:
     engines: Engines
     chat: Chat
     switching: Switching
+    preferences: Preferences
     vectors: Vectors
     conversations: Conversations
     archive: Archive
@@ -87,6 +89,10 @@ def _switching(http_request: Request) -> Switching:
     return parts(http_request).switching
 
 
+def _preferences(http_request: Request) -> Preferences:
+    return parts(http_request).preferences
+
+
 def _vectors(http_request: Request) -> Vectors:
     return parts(http_request).vectors
 
@@ -137,6 +143,7 @@ CurrentModelDep = Annotated[ModelInfo | None, Depends(_current_model)]
 ModelsDep = Annotated[list[ModelInfo], Depends(_models)]
 ChatDep = Annotated[Chat, Depends(_chat)]
 SwitchingDep = Annotated[Switching, Depends(_switching)]
+PreferencesDep = Annotated[Preferences, Depends(_preferences)]
 VectorsDep = Annotated[Vectors, Depends(_vectors)]
 ConversationsDep = Annotated[Conversations, Depends(_conversations)]
 ArchiveDep = Annotated[Archive, Depends(_archive)]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.deps import PrincipalDep, SettingsDep, SwitchingDep
+from service.api.deps import PreferencesDep, PrincipalDep, SettingsDep, SwitchingDep
 from service.api.replies import Json, encode_json
 from service.api.streaming import disconnected, while_connected
 from service.chat.switching import Switching
+from service.domain import access
+from service.domain.access import Principal
+from service.domain.conversation import valid_conversation_id
+from service.domain.errors import Forbidden
 from service.ipc.status import EngineStatus, Phase, ServiceStatus, SwitchStatus
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -29,7 +33,19 @@ class SwitchBody(BaseModel):
         max_length=1000,
         description="A name, REPO:FILE on the model hub, or (scope admin) a path to a GGUF file.",
     )
-    wait: bool = Field(False, description="Answer when it is over, instead of at once.")
+    whom: Literal["everybody", "me"] | None = Field(
+        None,
+        alias="for",
+        description="`everybody` takes an access token with the scope models:switch, and is what "
+        "such a token means; `me` has the model answer the caller's own conversations, beside the "
+        "present one, where there is memory for both.",
+    )
+    conversation_id: str | None = Field(
+        None, description="With `me`: the only conversation that it is to answer."
+    )
+    wait: bool = Field(
+        False, description="Answer when it is over, instead of at once; always so for `me`."
+    )
 
 
 class SwitchReply(BaseModel):
@@ -45,7 +61,8 @@ class SwitchReply(BaseModel):
 
 
 class EngineReply(BaseModel):
-    """One engine process; of each mode at most one is `current` and takes new requests."""
+    """One engine process; of each mode at most one is `current` and takes new requests, and a
+    `guest` takes those of the callers who have chosen it."""
 
     id: int
     model: str
@@ -53,6 +70,7 @@ class EngineReply(BaseModel):
     state: str
     progress: float
     current: bool
+    guest: bool
 
 
 class ModelStateReply(BaseModel):
@@ -76,9 +94,24 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 @router.post("/switch", status_code=202, response_model=ModelStateReply, responses=_REFUSALS)
 async def switch_model(
-    http_request: Request, body: SwitchBody, switching: SwitchingDep, principal: PrincipalDep
+    http_request: Request,
+    body: SwitchBody,
+    switching: SwitchingDep,
+    preferences: PreferencesDep,
+    principal: PrincipalDep,
 ) -> Response:
     """Have another model answer; running answers go on. 202 while it is on its way."""
+    whom = body.whom or ("everybody" if may_switch_for_all(principal) else "me")
+    if whom == "me":
+        name = valid_conversation_id(body.conversation_id) if body.conversation_id else ""
+        choosing = preferences.choose(body.model, principal, name)
+        await while_connected(http_request.receive, choosing)
+        return Json(to_state(switching.status), 200)
+    if not may_switch_for_all(principal):
+        raise Forbidden(
+            "To switch for everybody takes an access token with the scope models:switch; "
+            '"for": "me" does not.'
+        )
     if body.wait:
         work = switching.complete(body.model, principal)
         await while_connected(http_request.receive, work)
@@ -105,6 +138,10 @@ async def model_state(switching: SwitchingDep) -> Response:
 async def model_events(switching: SwitchingDep, settings: SettingsDep) -> Response:
     """Follow the models' state as server-sent events, for as long as the service runs."""
     return _StateStream(switching, settings.api.keepalive_comment_seconds)
+
+
+def may_switch_for_all(principal: Principal) -> bool:
+    return access.Scope.MODELS_SWITCH in principal.scopes
 
 
 def to_state(status: ServiceStatus) -> dict[str, Any]:
@@ -135,6 +172,7 @@ def _to_engine(engine: EngineStatus, status: ServiceStatus) -> dict[str, Any]:
         "state": engine.state,
         "progress": round(engine.progress, 4),
         "current": engine.id == status.current_of(engine.mode),
+        "guest": engine.is_guest,
     }
 
 

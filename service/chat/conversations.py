@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Protocol, Self
 from uuid import uuid4
 
 from service.chat.generate import Chat, Generation
+from service.chat.preferences import Preferences
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, Message, Role
 from service.domain.conversation import AnswerState, Exchange, History, valid_conversation_id
@@ -63,7 +64,8 @@ class Turn:
 
     `conversation_id` None starts a new one. `create_missing` says whether an unknown id does, too.
     `history_exchanges` is how many of the last exchanges are told to the model at most; None is
-    as many as fit. Raises `InvalidRequest`.
+    as many as fit. `model` None: the one that the principal has chosen, or everybody's. Raises
+    `InvalidRequest`.
     """
 
     text: str
@@ -74,6 +76,7 @@ class Turn:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     request_id: str = ""
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if self.conversation_id is not None:
@@ -208,9 +211,14 @@ class Conversations:
     """
 
     def __init__(
-        self, chat: Chat, store: ConversationStore, flush_seconds: float = FLUSH_SECONDS
+        self,
+        chat: Chat,
+        store: ConversationStore,
+        flush_seconds: float = FLUSH_SECONDS,
+        preferences: Preferences | None = None,
     ) -> None:
         self._chat = chat
+        self._preferences = preferences
         self._store = store
         self._flush_seconds = flush_seconds
 
@@ -218,6 +226,7 @@ class Conversations:
         """Returns once the engine has accepted and the turn is kept; every refusal is raised here,
         and leaves nothing behind."""
         conversation_id = turn.conversation_id or str(uuid4())
+        turn = await self._with_model(turn, principal)
         history = await self._history(turn, principal)
         exchanges = await self._fitting(turn, history.exchanges)
         generation = await self._chat.start(to_request(turn, exchanges), principal)
@@ -231,6 +240,7 @@ class Conversations:
 
     async def told(self, turn: Turn, principal: Principal) -> Sequence[Exchange]:
         """The exchanges that the model would be told with `turn`. Raises like `start`."""
+        turn = await self._with_model(turn, principal)
         return await self._fitting(turn, (await self._history(turn, principal)).exchanges)
 
     async def clear(self, conversation_id: str, principal: Principal) -> None:
@@ -241,6 +251,15 @@ class Conversations:
     async def list_ids(self, principal: Principal) -> list[str]:
         """The principal's conversations, the last used first."""
         return await self._store.list_ids(principal.id)
+
+    async def _with_model(self, turn: Turn, principal: Principal) -> Turn:
+        if turn.model is None and self._preferences is not None:
+            turn = replace(
+                turn, model=await self._preferences.model_for(principal, turn.conversation_id)
+            )
+        if turn.model is None:
+            await self._chat.engines.bridged()
+        return turn
 
     async def _history(self, turn: Turn, principal: Principal) -> History:
         if turn.conversation_id is None:
@@ -257,7 +276,7 @@ class Conversations:
     async def _fitting(self, turn: Turn, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
         """The most of the last exchanges that leave room for an answer: a quarter of the context,
         or `max_tokens` where that is less. May be none, whether or not that helps."""
-        quarter = self._chat.engines.current().model.context_length // 4
+        quarter = self._chat.serving(turn.model).model.context_length // 4
         room = min(turn.max_tokens or quarter, quarter)
         fewest, most = 0, len(exchanges)  # how many are left out
         candidate = 0  # mostly, nothing has to be
@@ -286,4 +305,5 @@ def to_request(turn: Turn, exchanges: Sequence[Exchange]) -> ChatRequest:
         sampling=turn.sampling,
         max_tokens=turn.max_tokens,
         request_id=turn.request_id,
+        model=turn.model,
     )

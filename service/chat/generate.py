@@ -184,7 +184,7 @@ class Chat:
     async def go_on(self, request: TextRequest, principal: Principal) -> Generation:
         """Like `start`, for a text without a template. All that is written is the answer."""
         await self.engines.bridged()
-        client = self._serving(request.model)
+        client = self.serving(request.model)
         allowed = replace(request, max_tokens=self._allowed(request.max_tokens))
         job = to_text_job(allowed, principal)
         stream = await self._accounting.submit(client, job, principal)
@@ -194,7 +194,7 @@ class Chat:
         """Write what belongs into a gap. Raises like `start`, and `Unsupported` where the model was
         not trained for it."""
         await self.engines.bridged()
-        client = self._serving(request.model)
+        client = self.serving(request.model)
         allowed = replace(request, max_tokens=self._allowed(request.max_tokens))
         job = to_job(allowed, client.model, principal)
         stream = await self._accounting.submit(client, job, principal)
@@ -288,9 +288,10 @@ class Chat:
                 f"at most {self.settings.max_messages} are accepted.",
                 param="messages",
             )
-        return self._serving(request.model)
+        return self.serving(request.model)
 
-    def _serving(self, model: str | None) -> EngineClient:
+    def serving(self, model: str | None) -> EngineClient:
+        """The engine that `model` means. Raises `ModelNotFound` or `EngineUnavailable`."""
         guest = self.engines.guest(model) if model is not None else None
         if guest is not None:
             return guest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 from service.domain.access import Principal, Scope
@@ -32,8 +33,11 @@ class Switching:
         """Returns when `status` may have changed."""
         await self._engines.news()
 
-    async def begin(self, wanted: str, principal: Principal) -> SwitchStatus:
-        """Ask for `wanted` (a name, REPO:FILE, or a path) to answer; how far that is at first.
+    async def begin(
+        self, wanted: str, principal: Principal, *, beside: bool = False
+    ) -> SwitchStatus:
+        """Ask for `wanted` (a name, REPO:FILE, or a path) to answer everybody, or `beside` the
+        present model to answer those who ask for it; how far that is at first.
 
         Raises `ModelNotFound`, `ModelFileError`, `Forbidden` for a path from whom it does not
         belong to, `Conflict` while another switch goes on, and `EngineUnavailable`.
@@ -41,12 +45,20 @@ class Switching:
         source = resolve(wanted, self._models_dir)
         if source.path is not None and wanted.strip().lower() not in known(self._models_dir):
             _refuse_paths(wanted, principal)
-        number = await self._engines.switch(self._to_command(source))
+        command = replace(self._to_command(source), beside=beside)
+        if command.path is None and Scope.MODELS_SWITCH not in principal.scopes:
+            raise Forbidden(
+                f"{source.name} is not on this machine; to have it fetched takes an access token "
+                "with the scope models:switch."
+            )
+        number = await self._engines.switch(command)
         return await self._first_word(number)
 
-    async def complete(self, wanted: str, principal: Principal) -> SwitchStatus:
+    async def complete(
+        self, wanted: str, principal: Principal, *, beside: bool = False
+    ) -> SwitchStatus:
         """As `begin`, until the model answers. Raises `SwitchFailed` where it does not."""
-        started = await self.begin(wanted, principal)
+        started = await self.begin(wanted, principal, beside=beside)
         async for status in self.states():
             switch = status.switch
             if switch is None or switch.id != started.id:
@@ -56,6 +68,15 @@ class Switching:
             if switch.is_over:
                 return switch
         raise SwitchFailed("The service stopped before the switch was over.")
+
+    async def bring(self, wanted: str, principal: Principal) -> SwitchStatus:
+        """As `complete`, beside the present model; waits for its turn where another switch goes
+        on."""
+        while True:
+            try:
+                return await self.complete(wanted, principal, beside=True)
+            except Conflict:
+                await self._engines.news()
 
     async def states(self) -> AsyncGenerator[ServiceStatus, None]:
         """The present status, and every change of it until the service stops."""

@@ -158,3 +158,11 @@ response_events = Table(
     Column("events", LargeBinary, nullable=False),
     UniqueConstraint("response_key", "first_number"),
 )
+
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("principal_id", Text, primary_key=True),
+    Column("conversation_id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+)

@@ -37,6 +37,7 @@ async def test_the_state_says_which_model_answers(client: httpx.AsyncClient) -> 
             "state": "ready",
             "progress": 1.0,
             "current": True,
+            "guest": False,
         }
     ]
 
@@ -107,8 +108,8 @@ async def test_a_scope_is_for_names_and_paths_are_for_administrators(
                 )
                 statuses[secret, model] = reply.status_code
     await database.aclose()
-    assert list(statuses.values()) == [403, 403, 202, 403, 202, 202]
-    assert len(engine.switches) == 3
+    assert list(statuses.values()) == [200, 403, 202, 403, 202, 202]
+    assert [s.beside for s in engine.switches] == [True, False, False, False]
 
 
 async def test_changes_are_told_as_events_until_the_service_stops(engine: FakeEngine) -> None:

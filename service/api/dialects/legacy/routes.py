@@ -14,6 +14,7 @@ from service.api.deps import (
     ChatDep,
     ConversationsDep,
     CurrentModelDep,
+    PreferencesDep,
     PrincipalDep,
     RequestIdDep,
     SettingsDep,
@@ -32,6 +33,7 @@ from service.api.dialects.legacy.schemas import (
     NewReply,
     SwitchReply,
 )
+from service.api.models import may_switch_for_all
 from service.api.replies import Json
 from service.api.streaming import while_connected
 from service.chat.conversations import Turn
@@ -139,10 +141,19 @@ async def generate(
 @router.post("/chat/switch-model", response_model=SwitchReply, responses=_REFUSALS | _SWITCH)
 @router.post("/load-model", response_model=SwitchReply, responses=_REFUSALS | _SWITCH)
 async def switch_model(
-    http_request: Request, body: ModelBody, switching: SwitchingDep, principal: PrincipalDep
+    http_request: Request,
+    body: ModelBody,
+    switching: SwitchingDep,
+    preferences: PreferencesDep,
+    principal: PrincipalDep,
 ) -> Response:
-    """Have another model answer; the reply comes when it does, or is known not to."""
-    work = switching.complete(body.model_name, principal)
+    """Have another model answer: everybody where the access token has the scope models:switch, and
+    else the caller, or one conversation. The reply comes when it answers, or is known not to."""
+    if body.conversation_id is not None or not may_switch_for_all(principal):
+        name = valid_conversation_id(body.conversation_id) if body.conversation_id else ""
+        work = preferences.choose(body.model_name, principal, name)
+    else:
+        work = switching.complete(body.model_name, principal)
     switch = await while_connected(http_request.receive, work)
     return Json(
         {

@@ -41,6 +41,9 @@ class ModelBody(BaseModel):
     """A model by its name."""
 
     model_name: Text = Field(min_length=1, max_length=1000)
+    conversation_id: str | None = Field(
+        None, description="The only conversation that it is to answer."
+    )
 
 
 class ChatReply(BaseModel):
