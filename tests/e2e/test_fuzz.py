@@ -63,7 +63,7 @@ def parley(folder: Path, secret: str) -> Iterator[Parley]:
     assert secret
     arguments = ("--model", "pocket", "--workers", "2", "--host", "0.0.0.0")  # noqa: S104
     with running_parley(folder, *arguments, environment=SMALL) as service:
-        service.wait_healthy()
+        service.wait_healthy(90)
         yield service
 
 
