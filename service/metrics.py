@@ -206,7 +206,12 @@ REQUESTS = Counter(
 )
 ENGINE_UP = Gauge(
     "parley_engine_up",
-    "1 while the worker that answers this scrape has a ready engine.",
+    "1 while the worker that answers this scrape has a ready engine, or one that is asleep.",
+    multiprocess_mode="livemostrecent",
+)
+ENGINE_ASLEEP = Gauge(
+    "parley_engine_asleep",
+    "1 while the model has left memory for lack of requests.",
     multiprocess_mode="livemostrecent",
 )
 ENGINE_RESTARTS = Gauge(

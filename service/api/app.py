@@ -22,6 +22,7 @@ from service.api.deps import Parts
 from service.api.dialects import anthropic, legacy, llama_server, native, openai, responses
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
+from service.api.patience import Patience
 from service.api.terms import StatedTerms
 from service.auth.door import Door, is_reachable_by_others
 from service.auth.limits import RequestLimits
@@ -120,6 +121,7 @@ def _middleware(settings: Settings, replies: ErrorReplies) -> list[Middleware]:
         *_cors(settings.api.cors_origins.replace(",", " ").split()),
         Middleware(Access, replies=replies),
         Middleware(BodyLimit, max_bytes=settings.api.max_body_bytes),
+        Middleware(Patience, paths=dialects, seconds=settings.api.keepalive_comment_seconds),
         Middleware(StatedTerms, replies=replies),
     ]
 

@@ -14,7 +14,7 @@ from service.api.replies import Json
 from service.domain.errors import EngineUnavailable
 from service.ipc.client import Engines
 from service.ipc.status import EngineState, Phase, ServiceStatus
-from service.metrics import ENGINE_RESTARTS, ENGINE_UP, exposition
+from service.metrics import ENGINE_ASLEEP, ENGINE_RESTARTS, ENGINE_UP, exposition
 
 router = APIRouter(tags=["health"])
 
@@ -30,7 +30,11 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {
 @router.get("/v1/health", responses=_NOT_READY)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def health(engines: EnginesDep) -> Response:
-    """200 once the model answers; until then 503 with how far it is."""
+    """200 once the model answers; until then 503 with how far it is.
+
+    A model that has left memory for lack of requests answers the next one, after it is loaded
+    again: 200, with `asleep`.
+    """
     return _report(engines)
 
 
@@ -52,7 +56,8 @@ async def alive() -> Response:
 def metrics(http_request: Request, engines: EnginesDep) -> Response:
     """Prometheus metrics of all processes; answers whether or not an engine does."""
     status = engines.status
-    ENGINE_UP.set(1 if serving_model(engines) else 0)
+    ENGINE_UP.set(1 if serving_model(engines) or status.sleeper else 0)
+    ENGINE_ASLEEP.set(1 if status.sleeper else 0)
     ENGINE_RESTARTS.set(status.num_engine_restarts)
     return Response(exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -68,8 +73,12 @@ def serving_model(engines: Engines) -> str | None:
 def _report(engines: Engines) -> Response:
     status = engines.status
     model = serving_model(engines)
+    if model is None and status.sleeper is not None:
+        model = status.sleeper.model
     if model is not None and status.phase is not Phase.DRAINING:
-        facts = {"status": "healthy", "model_loaded": True, "model": model}
+        facts: dict[str, Any] = {"status": "healthy", "model_loaded": True, "model": model}
+        if status.sleeper is not None:
+            facts["asleep"] = True
         return Json({**facts, **_circumstances(status, model)})
     retry_after = to_retry_after(status.retry_after_seconds)
     body = {

@@ -155,6 +155,8 @@ class FakeEngine:
         self._turn = asyncio.Condition()
         self._news = asyncio.Event()
         self.switches: list[SwitchCommand] = []
+        self._awake = asyncio.Event()
+        self._awake.set()
 
     def answers(self, *texts: str) -> None:
         self._answers += texts
@@ -223,8 +225,19 @@ class FakeEngine:
         self._news.set()
         self._news = asyncio.Event()
 
+    def sleeps(self) -> None:
+        """As a model looks that has left memory; `wakes` brings it back."""
+        engine = replace(serving(self.model).engines[0], state=EngineState.ASLEEP, progress=0.0)
+        self._awake.clear()
+        self.tells(replace(self.status, current=None, engines=(engine,)))
+
+    def wakes(self) -> None:
+        self.tells(replace(self.status, current=1, engines=serving(self.model).engines))
+        self._awake.set()
+
     async def bridged(self) -> None:
-        """At once: its switches leave no gap."""
+        """When it is awake; its switches leave no gap."""
+        await self._awake.wait()
 
     async def news(self) -> None:
         await self._news.wait()
