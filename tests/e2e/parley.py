@@ -9,16 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from tests.ports import free_port
+from tests.waiting import until
 
 PARLEY = Path(sys.executable).with_name("parley")
-START_SECONDS = 30
+START_SECONDS = 120  # of a machine that has much else to do
+# A connection for each request, so that any worker may answer and a dead one is not asked again.
+ANEW = httpx.Limits(max_keepalive_connections=0)
+
+
+def new_client() -> httpx.Client:
+    return httpx.Client(limits=ANEW, timeout=60)
 
 
 @dataclass
@@ -28,26 +35,28 @@ class Parley:
     process: subprocess.Popen[bytes]
     url: str
     log: Path
+    client: httpx.Client = field(default_factory=new_client)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=10)
+        return self.client.get(self.url + path, timeout=10)
 
     def chat(self, text: str, **body: object) -> httpx.Response:
         """One greedy, non-streamed answer of the OpenAI dialect."""
-        return httpx.post(
-            self.url + "/v1/chat/completions", json=chat_body(text, **body), timeout=60
-        )
+        return self.client.post(self.url + "/v1/chat/completions", json=chat_body(text, **body))
 
     def wait_healthy(self, seconds: float = START_SECONDS) -> float:
         """Seconds until `/health` says 200. Fails with the log where that does not happen."""
         start = time.monotonic()
-        while time.monotonic() - start < seconds:
-            with contextlib.suppress(httpx.TransportError):
-                if self.get("/health").status_code == 200:
-                    return time.monotonic() - start
-            assert self.process.poll() is None, f"parley exited:\n{self.log.read_text()}"
-            time.sleep(0.02)  # nothing to wait on: the port itself is what is being waited for
-        raise AssertionError(f"not healthy after {seconds} s:\n{self.log.read_text()}")
+        until(self._health, lambda said: said == "healthy", seconds)
+        return time.monotonic() - start
+
+    def _health(self) -> str:
+        """The word "healthy", or the log that says why not."""
+        assert self.process.poll() is None, f"parley exited:\n{self.log.read_text()}"
+        with contextlib.suppress(httpx.TransportError):
+            if self.get("/health").status_code == 200:
+                return "healthy"
+        return self.log.read_text()
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -65,8 +74,13 @@ def chat_body(text: str, **body: object) -> dict[str, object]:
     }
 
 
-def stream_text(url: str, text: str, **body: object) -> str:
-    """The streamed answer of the OpenAI dialect, put together; demands a well-formed end."""
+def stream_text(
+    url: str, text: str, on_begin: Callable[[], object] = lambda: None, **body: object
+) -> str:
+    """The streamed answer of the OpenAI dialect, put together; demands a well-formed end.
+
+    `on_begin` is called at the first text.
+    """
     pieces: list[str] = []
     done = False
     payload = chat_body(text, stream=True, **body)
@@ -78,6 +92,8 @@ def stream_text(url: str, text: str, **body: object) -> str:
             elif line.startswith("data: "):
                 for choice in json.loads(line[6:])["choices"]:
                     pieces.append(choice["delta"].get("content") or "")
+                    if pieces[-1]:
+                        on_begin()
     assert done
     return "".join(pieces)
 
@@ -102,4 +118,5 @@ def running_parley(
         try:
             yield service
         finally:
+            service.client.close()
             service.stop()

@@ -10,18 +10,11 @@ import httpx
 import pytest
 from anthropic.types import Message, TextBlock
 
-from tests.e2e.parley import Parley, running_parley
+from tests.e2e.parley import Parley
 
 pytestmark = [pytest.mark.model, pytest.mark.sdk]
 GREEDY = {"temperature": 0}
 PREAMBLE = "x-anthropic-billing-header: cc_version=2.1.37; cch={};\n"
-
-
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    with running_parley(tmp_path_factory.mktemp("parley"), "--model", "pocket") as service:
-        service.wait_healthy()
-        yield service
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-import time
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 import httpx
@@ -14,13 +13,6 @@ from tests.e2e.parley import Parley, running_parley, stream_text
 from tests.questions import QUESTIONS
 
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    with running_parley(tmp_path_factory.mktemp("parley"), "--model", "pocket") as service:
-        service.wait_healthy()
-        yield service
 
 
 def test_a_question_is_answered(parley: Parley) -> None:
@@ -41,9 +33,12 @@ def test_a_stream_says_what_the_whole_answer_says(parley: Parley) -> None:
 def test_eight_streams_started_apart_each_get_the_text_they_get_alone(parley: Parley) -> None:
     alone = [stream_text(parley.url, question) for question in QUESTIONS]
 
+    begun = [threading.Event() for _ in QUESTIONS]
+
     def late(turn: int) -> str:
-        time.sleep(0.05 * turn)  # the scenario itself: arrivals 50 ms apart
-        return stream_text(parley.url, QUESTIONS[turn])
+        """Arrives once the one before is being answered."""
+        assert turn == 0 or begun[turn - 1].wait(60)
+        return stream_text(parley.url, QUESTIONS[turn], on_begin=begun[turn].set)
 
     with concurrent.futures.ThreadPoolExecutor(len(QUESTIONS)) as pool:
         together = list(pool.map(late, range(len(QUESTIONS))))

@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.e2e.parley import Parley, running_parley
+from tests.e2e.parley import Parley
 
 pytestmark = [pytest.mark.model, pytest.mark.sdk]
 QUESTION: list[ChatCompletionMessageParam] = [
@@ -18,13 +18,6 @@ QUESTION: list[ChatCompletionMessageParam] = [
 STORY: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "Tell me a story about a dog."}
 ]
-
-
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    with running_parley(tmp_path_factory.mktemp("parley"), "--model", "pocket") as service:
-        service.wait_healthy()
-        yield service
 
 
 @pytest.fixture

@@ -16,17 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli.main import parley as program
-from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.e2e.parley import PARLEY, Parley
 
 Terminal: TypeAlias = "pexpect.spawn[str]"
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    with running_parley(tmp_path_factory.mktemp("terminal"), "--model", "pocket") as running:
-        running.wait_healthy()
-        yield running
 
 
 def surroundings(home: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from anthropic.types import TextBlock, ThinkingBlock, ToolUseBlock
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall
 from pydantic import BaseModel, Field
 
-from tests.e2e.parley import Parley, running_parley
+from tests.e2e.parley import Parley
 from tests.sdk.published import Published, published
 
 pytestmark = [pytest.mark.model, pytest.mark.sdk]
@@ -35,13 +35,6 @@ class Ticket(BaseModel):
     priority: Literal["low", "high"]
     num_days: int = Field(ge=0, le=99)
     tags: list[Literal["bug", "wish"]] = Field(max_length=2)
-
-
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    with running_parley(tmp_path_factory.mktemp("parley"), "--model", "pocket") as service:
-        service.wait_healthy()
-        yield service
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from tests.e2e.parley import Parley, running_parley
 from tests.engine.encoder_file import RandomEncoder
+from tests.waiting import until
 
 pytestmark = pytest.mark.model
 
@@ -39,10 +39,10 @@ def parley(tmp_path: Path) -> Iterator[Parley]:
 
 
 def wait_for_models(service: Parley, *names: str) -> None:
-    end = time.monotonic() + 30
-    while [m["id"] for m in service.get("/v1/models").json()["data"]] != list(names):
-        assert time.monotonic() < end, service.log.read_text()
-        time.sleep(0.05)  # the list itself is what is being waited for
+    def served() -> list[str]:
+        return [model["id"] for model in service.get("/v1/models").json()["data"]]
+
+    until(served, lambda found: found == list(names))
 
 
 def embed(service: Parley, inputs: list[str]) -> httpx.Response:
@@ -106,7 +106,5 @@ def test_a_service_that_stops_finishes_what_it_reads(parley: Parley) -> None:
 
 def wait_until_reading(parley: Parley) -> None:
     """Returns when the embedding engine has read the first inputs."""
-    end = time.monotonic() + 30
-    while 'parley_inputs_total{model="encoder"}' not in parley.get("/metrics").text:
-        assert time.monotonic() < end, parley.log.read_text()
-        time.sleep(0.02)  # the counter itself is what is being waited for
+    counter = 'parley_inputs_total{model="encoder"}'
+    until(lambda: parley.get("/metrics").text, lambda metrics: counter in metrics)

@@ -220,6 +220,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_schema_is_refused_or_costs_little(
     pocket: LlamaRunner, trial: Trial, name: str

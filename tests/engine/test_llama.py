@@ -247,6 +247,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaRunner]:
     runner.close()
 
 
+@pytest.mark.timing
 def test_an_abort_ends_a_prefill_within_50_ms_and_work_goes_on(slow: LlamaRunner) -> None:
     began = time.perf_counter()
     slow.prefill([PrefillPart(0, 0, [7] * 512)])

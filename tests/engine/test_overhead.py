@@ -19,6 +19,8 @@ from tests.fakes.alphabet import END
 from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner, FakeSampler
 
+pytestmark = pytest.mark.timing
+
 STREAMS = 8
 STEPS = 100
 

@@ -86,5 +86,5 @@ def start_streams(url: str, count: int, max_tokens: int) -> list[Stream]:
     """`count` streams of `max_tokens` tokens each; all have begun to answer."""
     streams = [Stream(url, max_tokens) for _ in range(count)]
     for stream in streams:
-        assert stream.started.wait(30)
+        assert stream.started.wait(60)
     return streams

@@ -10,9 +10,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
@@ -23,10 +22,10 @@ from tests.faults.streams import Stream, start_streams
 from tests.models.hub import LoopbackHub, serving
 from tests.ports import free_port
 from tests.supervisor.service import processes_of
+from tests.waiting import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.model]
 
-Answer = TypeVar("Answer")
 LONG = 300  # tokens: some seconds, for eight streams of Pocket
 
 
@@ -39,15 +38,6 @@ def parley(tmp_path: Path) -> Iterator[Parley]:
     ) as service:
         service.wait_healthy()
         yield service
-
-
-def until(ask: Callable[[], Answer], satisfied: Callable[[Answer], bool]) -> Answer:
-    """The first answer that is satisfying; within twenty seconds."""
-    deadline = time.monotonic() + 20
-    while not satisfied(answer := ask()):
-        assert time.monotonic() < deadline, answer
-        time.sleep(0.02)  # nothing to wait on: what is asked cannot call back
-    return answer
 
 
 def events(service: Parley, name: str) -> list[dict[str, object]]:
@@ -117,6 +107,7 @@ def test_answers_that_outlast_the_drain_end_with_a_last_event(tmp_path: Path) ->
         }
 
 
+@pytest.mark.timing
 def test_when_the_engine_is_killed_streams_hear_it_at_once_and_a_new_one_answers(
     parley: Parley,
 ) -> None:

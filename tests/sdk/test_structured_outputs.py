@@ -14,7 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.e2e.parley import Parley, running_parley
+from tests.e2e.parley import Parley
 from tests.questions import QUESTIONS
 
 pytestmark = [pytest.mark.sdk, pytest.mark.model]
@@ -63,13 +63,6 @@ class Step(BaseModel):
 class Solution(BaseModel):
     steps: list[Step] = Field(max_length=4)
     final_answer: Words
-
-
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    with running_parley(tmp_path_factory.mktemp("parley"), "--model", "pocket") as service:
-        service.wait_healthy()
-        yield service
 
 
 @pytest.fixture
