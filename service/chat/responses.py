@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -102,11 +102,10 @@ class Responses:
         `StoreUnavailable`, and then closes the generation."""
         begun = draft.kept(ResponseState.WRITING)
         writer = Writer(generation, draft, partial(self._store.grow, principal.id))
-        try:
+        async with AsyncExitStack() as on_failure:
+            await on_failure.enter_async_context(generation)
             await self._store.keep(principal.id, begun, draft.events)
-        except BaseException:
-            async with generation:
-                raise
+            on_failure.pop_all()
         self._writers[principal.id, begun.id] = writer
         task = asyncio.create_task(self._write(writer, principal, begun.id))
         self._tasks.add(task)
