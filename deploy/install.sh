@@ -98,8 +98,12 @@ require_ports() {
 # --- packages, users, secrets ----------------------------------------------------------------------
 
 install_foundation() {
-    server='nginx-light' # any flavour will do
-    [ -n "$dry" ] || ! command -v nginx >/dev/null || server=''
+    # Any flavour will do, but for Ubuntu 22.04's nginx-light, which cannot limit.
+    server=nginx
+    if [ -z "$dry" ] && command -v nginx >/dev/null; then
+        server=''
+        ! nginx -V 2>&1 | grep -q without-http_limit_req_module || server=nginx-core
+    fi
     # shellcheck disable=SC2086 # empty when there is one already
     install_packages $server openssl curl ca-certificates ${domain:+certbot}
     put "$here/systemd/sysusers.conf" /usr/lib/sysusers.d/parley.conf 644 || true

@@ -13,7 +13,7 @@ from deploy.setup.wheels import scratch
 
 # As in install.sh and release.sh; a Python new enough is what find_python looks for.
 WANTED = (
-    *("nginx-light", "openssl", "curl", "ca-certificates", "iproute2"),
+    *("nginx", "openssl", "curl", "ca-certificates", "iproute2"),
     *("libopenblas0", "libgomp1"),
 )
 
