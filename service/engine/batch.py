@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -43,25 +43,26 @@ class Batch:
             logits=_pointer(self.output, ctypes.c_int8),
         )
 
+    def take(self, parts: Sequence[PrefillPart]) -> tuple[int, dict[int, int]]:
+        """Fill it with these. Returns how many tokens they are, and the slots of those that end a
+        prompt, by the places of their last tokens."""
+        at, ends = 0, {}
+        for part in parts:
+            count = len(part.token_ids)
+            stop = at + count
+            self.token[at:stop] = part.token_ids
+            self.position[at:stop] = range(part.start, part.start + count)
+            self.sequence[at:stop] = part.slot
+            at = stop
+            if part.end:
+                ends[stop - 1] = part.slot
+        return at, ends
+
     def close(self, num_tokens: int, *, outputs: bool) -> Any:
         """The struct for the first `num_tokens` entries; `outputs` wants logits of each."""
         self.output[:num_tokens] = outputs
         self.struct.n_tokens = num_tokens
         return self.struct
-
-
-def as_calls(
-    parts: Sequence[PrefillPart], blas_from: int | None
-) -> Iterator[Sequence[PrefillPart]]:
-    """The parts as one call, or as several that are too small for BLAS where it would lose."""
-    total = sum(len(part.token_ids) for part in parts)
-    if blas_from is None or total >= blas_from or total < BLAS_ROWS:
-        yield parts
-        return
-    for part in parts:
-        for at in range(0, len(part.token_ids), BLAS_ROWS - 1):
-            token_ids = part.token_ids[at : at + BLAS_ROWS - 1]
-            yield [PrefillPart(part.slot, part.start + at, token_ids)]
 
 
 def _pointer(array: NDArray[Any], kind: Any) -> Any:

@@ -65,8 +65,7 @@ class Endings:
             self._parts.residency.clear(slot)
 
     def dead_end(self, sequence: Sequence, reason: DeadEnd) -> None:
-        """No token may follow. Its slot holds what it should, but for the token just read."""
-        sequence.lane.read_one(sequence.token_ids[-1])
+        """No token may follow. Its slot holds what it should."""
         failed = GenerationFailed(f"The answer stopped short: {reason}.")
         self._parts.progress.failed(sequence, failed)
         self._parts.gauges.failed(sequence)

@@ -73,8 +73,8 @@ class Gauges:
         self.rate.add(now, num_rows)
         self._gaps += gaps
 
-    def guessed(self, now: float) -> None:
-        """The step brought a stream one more token."""
+    def one_more(self, now: float) -> None:
+        """A stream got a token by a guess that was right, or its first by its prompt's end."""
         self._num_generated += 1
         self.rate.add(now, 1)
 
@@ -163,7 +163,7 @@ class Gauges:
         metrics.LLAMACPP_TOKENS_PREDICTED.inc(self._num_generated)
         metrics.LLAMACPP_DECODES.inc(self._num_calls)
         metrics.LLAMACPP_PROMPT_SECONDS.inc(self._prompt_seconds)
-        if self._num_generated:
+        if self._num_decodes:
             metrics.LLAMACPP_BUSY_SLOTS.set(self._num_generated / self._num_decodes)
         if self._prompt_seconds:
             metrics.LLAMACPP_PROMPT_RATE.set(self._prompt_tokens / self._prompt_seconds)

@@ -23,7 +23,7 @@ from service.domain.events import TokenLogprob
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.adapters import LoraFile, adapted, apply
-from service.engine.batch import Batch, as_calls
+from service.engine.batch import Batch
 from service.engine.description import describe
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
@@ -31,6 +31,7 @@ from service.engine.grammar.trial import Trial
 from service.engine.kv.cells import Cells
 from service.engine.kv.fingerprint import fingerprint_of, print_of
 from service.engine.planning import backends
+from service.engine.planning.backends import Blas
 from service.engine.planning.loading import LoadedModel
 from service.engine.planning.memory import Sizes
 from service.engine.planning.records import Records
@@ -104,6 +105,8 @@ class LlamaRunner:
         self._closing = ExitStack()
         self._tuning = Tuning(0, 0)  # as the context was opened
         self._num_threads = 0
+        self._blas: Blas | None = None  # where it is in use at all
+        self._bulk_from = 0
         self.drafter: Drafter | None = None
         self.notice: str | None = None
         self.degraded: str | None = None
@@ -129,6 +132,7 @@ class LlamaRunner:
         self._held = self._cells.held
         self._num_rows = 0
         self._row_slots: list[int] = []
+        self._row_places: Sequence[int] = ()
         self._logits_at = 0
         self._logits: NDArray[np.float32] = np.empty((0, self._vocabulary.size), np.float32)
         slots = Sizes(self.num_slots, self.slot_length)
@@ -147,8 +151,10 @@ class LlamaRunner:
         self._model_print = fingerprint_of(self._model_print, *identities)
 
     def computes_as(self, tuning: Tuning) -> None:
-        """With these threads, and without BLAS where it does not pay."""
+        """With these threads, and with BLAS only where it pays."""
         self._tuning = tuning
+        if tuning.blas_from is not None:
+            self._bulk_from, self._blas = tuning.blas_from, Blas()
 
     @property
     def bulk_rows(self) -> int | None:
@@ -189,8 +195,10 @@ class LlamaRunner:
         self._check_parts(parts)
         self._abort.lower()
         self._use_threads(self._tuning.prefill_threads)
-        for call in as_calls(parts, self._tuning.blas_from):
-            self._read(call)
+        if self._blas is not None:
+            total = sum(len(part.token_ids) for part in parts)
+            self._blas.use(total >= self._bulk_from)
+        self._read(parts)
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
         slots, positions, token_ids, previous, ahead = [], [], [], -1, 0
@@ -208,14 +216,16 @@ class LlamaRunner:
         self._check_tokens(token_ids)
         self._abort.lower()
         self._use_threads(self._tuning.decode_threads)
+        if self._blas is not None:
+            self._blas.use(False)
         count = len(slots)
         self._batch.token[:count] = token_ids
         self._batch.position[:count] = positions
         self._batch.sequence[:count] = slots
-        self._run(count, slots, outputs=True)
+        self._run(count, slots, slice(count))
         for slot in slots:
             self._held[slot] += 1
-        self._take_logits(slots)
+        self._take_logits(slots, range(count))
 
     def warm_up(self) -> None:
         """Touch all weights and run the shapes of the first requests, so that they don't pay."""
@@ -327,26 +337,23 @@ class LlamaRunner:
             )
 
     def _read(self, parts: Sequence[PrefillPart]) -> None:
-        at = 0
-        for part in parts:
-            count = len(part.token_ids)
-            stop = at + count
-            self._batch.token[at:stop] = part.token_ids
-            self._batch.position[at:stop] = range(part.start, part.start + count)
-            self._batch.sequence[at:stop] = part.slot
-            at = stop
-        self._run(at, [part.slot for part in parts], outputs=False)
+        count, ends = self._batch.take(parts)
+        self._run(count, [part.slot for part in parts], [*ends])
         for part in parts:
             self._held[part.slot] += len(part.token_ids)
+        if ends:
+            self._take_logits([*ends.values()], [*ends])
 
     def _use_threads(self, count: int) -> None:
         if count != self._num_threads:
             self._num_threads = count
             llama.llama_set_n_threads(self._context, count, count)
 
-    def _run(self, count: int, slots: Sequence[int], *, outputs: bool) -> None:
+    def _run(self, count: int, slots: Sequence[int], outputs: slice | list[int]) -> None:
         self._num_rows = 0
-        answer = _decode(self._context, self._batch.close(count, outputs=outputs))
+        batch = self._batch.close(count, outputs=False)
+        self._batch.output[outputs] = True
+        answer = _decode(self._context, batch)
         if answer == _DONE:
             return
         for slot in slots:
@@ -359,15 +366,16 @@ class LlamaRunner:
             fatal=answer not in meaning,
         )
 
-    def _take_logits(self, slots: list[int]) -> None:
-        """Map the rows of this step; the buffer can move from one step to the next."""
+    def _take_logits(self, slots: list[int], places: Sequence[int]) -> None:
+        """Map the rows of this call, for `slots`, which were at `places` of the batch. The buffer
+        can move from one call to the next."""
         address = _get_logits(self._context)
         if address != self._logits_at:
             size = self._num_outputs * self._vocabulary.size
             flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
             self._logits = flat.reshape(self._num_outputs, self._vocabulary.size)
             self._logits_at = address
-        self._num_rows, self._row_slots = len(slots), slots
+        self._num_rows, self._row_slots, self._row_places = len(slots), slots, places
 
     def _row(self, row: int) -> Row:
         if not 0 <= row < self._num_rows:
@@ -380,7 +388,7 @@ class LlamaRunner:
     def _best(self, row: int) -> Best:
         if self._card is None or not self._card.finds(self._row_slots[row]):
             return None, self._row(row)
-        return self._card.best(row)
+        return self._card.best(self._row_places[row])
 
     def _ordinary_token(self) -> int:
         return next(i for i in range(self._vocabulary.size) if not self.is_end(i))

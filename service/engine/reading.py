@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Several
 
 from service.engine.endings import Endings
+from service.engine.following import Following
 from service.engine.order import reading_order
 from service.engine.order.reading_order import Chunk
 from service.engine.parts import Parts
@@ -14,11 +15,12 @@ from service.engine.sequence import Key, Sequence
 
 
 class Reading:
-    """One call at a time, without logits: a prompt's last token is left to a decode step."""
+    """One call at a time; where it ends a prompt, the first token follows from it."""
 
     def __init__(self, parts: Parts, endings: Endings) -> None:
         self._parts = parts
         self._endings = endings
+        self._following = Following(parts, endings)
         self._wanted: set[Key] = set()
 
     def abort(self, concerns: Callable[[Key], bool]) -> None:
@@ -38,7 +40,7 @@ class Reading:
         ordered = reading_order.in_order(scheduler)
         self._improve(ordered[:1])
         chunks = reading_order.next_call(scheduler, ordered)
-        if len(chunks) > 1 and self._improve([chunk.sequence for chunk in chunks]):
+        while len(chunks) > 1 and self._improve([chunk.sequence for chunk in chunks]):
             chunks = reading_order.next_call(scheduler, ordered)
         if chunks:
             self._read(chunks)
@@ -78,10 +80,22 @@ class Reading:
         count = sum(len(part.token_ids) for part in calls)
         parts.cost.read(count, sum(part.start for part in calls) / len(calls), seconds)
         parts.gauges.prefilled(count, seconds)
+        self._begin([s for s, part in zip(sequences, calls, strict=True) if part.end])
+
+    def _begin(self, sequences: Several[Sequence]) -> None:
+        """Their prompts have been read to the end: each gets its first token."""
+        parts = self._parts
+        choices = [self._following.choose(s, row) for row, s in enumerate(sequences)]
+        now = parts.clock()
+        parts.scheduler.decoded(sequences)
+        for sequence, choice in zip(sequences, choices, strict=True):
+            parts.gauges.one_more(now)
+            self._following.take(sequence, choice, now)
 
     def _to_part(self, chunk: Chunk) -> PrefillPart:
         sequence = chunk.sequence
         start = sequence.num_computed
         count = min(chunk.count, self._parts.residency.num_until_anchor(sequence))
         token_ids = sequence.token_ids[start : start + count]
-        return PrefillPart(sequence.lane.index, start, token_ids)
+        end = start + count == len(sequence.token_ids)
+        return PrefillPart(sequence.lane.index, start, token_ids, end)

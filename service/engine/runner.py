@@ -24,11 +24,15 @@ from service.engine.kv.prefix import Prefix
 
 @dataclass(frozen=True, slots=True)
 class PrefillPart:
-    """`token_ids` to be read by `slot` at positions `start`, `start + 1`, …; yields no logits."""
+    """`token_ids` to be read by `slot` at positions `start`, `start + 1`, …
+
+    Only one that is a prompt's `end` yields logits, those of its last token.
+    """
 
     slot: int
     start: int
     token_ids: Sequence[int]
+    end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class Sampler(Protocol):
     """The sampling state of one sequence: options, penalties' window, random numbers, matcher."""
 
     def sample(self, row: int) -> int:
-        """The next token id from row `row` of the last `decode`; also accepts it."""
+        """The next token id from row `row` of the last call; also accepts it."""
         ...
 
     def accept(self, token_id: int) -> None:
@@ -180,8 +184,8 @@ class Drafter(Protocol):
 class ModelRunner(Protocol):
     """Executes one batch at a time. Validates what llama.cpp would abort on.
 
-    From `bulk_rows` tokens on (None: nowhere) a `prefill` call is quicker per token than calls of
-    31 tokens and fewer; any between are the slowest.
+    From `bulk_rows` tokens on (None: nowhere) a `prefill` call is computed in another way, which
+    costs more for the call and less for each of its tokens.
     """
 
     info: ModelInfo
@@ -225,7 +229,8 @@ class ModelRunner(Protocol):
         ...
 
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
-        """Read prompt chunks, `max_batch_tokens` together at most. Raises `DecodeAborted`."""
+        """Read prompt chunks, `max_batch_tokens` together at most; then the logits of those that
+        end a prompt are there to sample, a row for each, in order. Raises `DecodeAborted`."""
         ...
 
     @property
@@ -262,7 +267,7 @@ class ModelRunner(Protocol):
         ...
 
     def logprob(self, row: int, token_id: int, num_top: int) -> TokenLogprob:
-        """How likely `token_id` was in row `row` of the last `decode`, and the `num_top` likeliest
+        """How likely `token_id` was in row `row` of the last call, and the `num_top` likeliest
         tokens: of what the model said, before any option had its effect."""
         ...
 

@@ -53,10 +53,11 @@ class Notice:
 class Sequence:
     """The tokens of one generation, and how far the model has read them.
 
-    The model never reads the token that was sampled last; so a prompt's last token is read by the
-    first decode step, and `num_pending` is 1 from then on. `shown` are the control tokens that
-    appear in its text, spelled. `num_told` characters of the text were told of; `unreported` has,
-    for each token that was not, where it begins in the text.
+    The first token is sampled where the prompt's last one is read, with others of its prompt or,
+    where all else was cached, by a decode step. The token that was sampled last has not been read:
+    `num_pending` is 1 from then on. `shown` are the control tokens that appear in its text,
+    spelled; `queued` says that no slot was free when it came. `num_told` characters of the text
+    were told of; `unreported` has, for each token that was not, where it begins in the text.
     """
 
     job: Job
@@ -78,6 +79,7 @@ class Sequence:
     first_token_by: float = inf
     end_by: float = inf
     notice: Notice | None = None
+    queued: bool = False
     resumed: bool = False
     admitted_at: float = 0.0
     first_token_at: float = 0.0

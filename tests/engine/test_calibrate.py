@@ -122,7 +122,7 @@ def test_many_slots_rule_openblas_out(large: Path, tmp_path: Path) -> None:
     ("slow", "quick", "short", "tokens"),
     [
         (2.1, 3.0, 1.0, None),  # never: an EPYC with VNNI, Q4_K
-        (5.5, 2.97, 1.52, 145),  # measured beside eight other processes
+        (5.5, 2.97, 1.52, 185),  # measured beside eight other processes
         (5.5, 5.4, 5.3, None),  # only just, and only for the longest
         (5.0, 1.0, 0.05, 32),  # nearly free
         (math.inf, 1.0, 0.5, None),  # could not be measured

@@ -148,21 +148,39 @@ def test_a_long_prompt_is_read_in_bulk_and_a_short_one_is_not() -> None:
     costs = bulk()
     assert costs.rows_alone(4000, 0) == 512
     assert costs.rows_alone(140, 0) == 140
-    assert costs.rows_alone(139, 0) == SMALL_CALL_ROWS
-
-
-def test_beside_a_running_stream_no_call_is_so_large_that_blas_slows_it_down() -> None:
-    costs = bulk()
-    costs.inter_token_target = 0.5
     for _ in range(20):
-        costs.decoded(4, 1, 0.16)
-    assert costs.rows_beside(4, 0) == 28
+        costs.read(140, 0, 1.6)
+    assert costs.rows_alone(140, 0) < 140  # but not where that was seen to be slower
+
+
+def test_a_short_prompt_is_read_in_one_call_and_a_long_one_in_calls_of_a_moment() -> None:
+    costs = CostModel(0.25, 512)
+    for rows in (16, 31) * 20:
+        costs.read(rows, 0, 0.03 + 0.008 * rows)
+    assert costs.rows_alone(130, 0) == 130
+    assert costs.call_seconds(costs.rows_alone(130, 0, whole=False), 0) < 0.5
+    assert costs.call_seconds(costs.rows_alone(4000, 0), 0) < 0.5
+
+
+def test_a_larger_call_than_any_seen_costs_what_its_rows_add() -> None:
+    cost = CallCost()
+    for rows in (8, 31) * 20:
+        cost.observe(rows, 0.05 + 0.008 * rows)
+    assert cost.seconds(128) == pytest.approx(0.05 + 0.008 * 128, rel=0.02)
+
+
+def test_beside_a_running_stream_nothing_is_read_in_bulk() -> None:
+    costs = bulk()
+    costs.inter_token_target = 2.0
+    for _ in range(20):
+        costs.decoded(4, 1, 0.5)
+    assert costs.rows_beside(4, 0) < 140
 
 
 def test_what_bulk_costs_is_taken_from_the_break_even_until_it_is_seen() -> None:
     costs = bulk()
-    assert costs.call_seconds(140, 0) == pytest.approx(140 * 0.25 / 31, rel=0.01)
-    assert costs.call_seconds(512, 0) < 0.75 * 512 * 0.25 / 31
+    assert costs.call_seconds(140, 0) == pytest.approx(costs.prefill.seconds(140), rel=0.01)
+    assert costs.call_seconds(512, 0) < 0.75 * costs.prefill.seconds(512)
     costs.read(512, 0, 3.0)
     assert costs.call_seconds(512, 0) == pytest.approx(3.0)
     assert costs.call_seconds(31, 0) == pytest.approx(0.25)

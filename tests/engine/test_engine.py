@@ -28,11 +28,11 @@ def test_a_prompt_is_answered_until_the_model_says_the_end() -> None:
     assert loop.accepted(1).prompt_tokens == 3
 
 
-def test_the_last_token_of_the_prompt_is_the_first_decode_row() -> None:
+def test_the_first_token_follows_from_the_call_that_ends_the_prompt() -> None:
     loop = Loop(FakeRunner(following=says("a")))
     loop.ask(1, "hi>")
     loop.finish()
-    assert loop.runner.calls == [("prefill", 0, 2), ("decode", 0), ("decode", 0)]
+    assert loop.runner.calls == [("prefill", 0, 3), ("decode", 0)]
 
 
 def test_max_tokens_ends_an_answer() -> None:
@@ -150,7 +150,7 @@ def test_a_follow_up_reads_only_what_is_new() -> None:
     loop.finish()
     # The last token that was sampled was never read by the model.
     assert loop.done(2).usage.cached_tokens == len(history) - 1
-    assert loop.runner.calls[0] == ("prefill", 0, len("and then?>"))
+    assert loop.runner.calls[0] == ("prefill", 0, 1 + len("and then?>"))
     assert loop.text(2) == alone(history + "and then?>", max_tokens=8)
 
 
@@ -193,7 +193,7 @@ def test_equal_prompts_that_come_together_are_read_once() -> None:
         loop.ask(number, f"a long common system prompt. {number}>", max_tokens=6)
     loop.finish()
     read = sum(int(str(call[2])) for call in loop.runner.calls if call[0] == "prefill")
-    assert read == len("a long common system prompt. 0>") - 1 + 3
+    assert read == len("a long common system prompt. 0>") + 3 * len("0>")
     for number in range(4):
         assert loop.text(number) == alone(f"a long common system prompt. {number}>", max_tokens=6)
 
@@ -427,8 +427,8 @@ def test_the_time_of_a_request_is_told_in_its_parts() -> None:
     loop.ask(2, "ho>", max_tokens=3)
     loop.finish()
     first, other = loop.done(1).timings, loop.done(2).timings
-    assert (first.queue_seconds, first.prefill_seconds, first.decode_seconds) == (0, 2, 3)
-    assert (other.queue_seconds, other.prefill_seconds, other.decode_seconds) == (5, 2, 2)
+    assert (first.queue_seconds, first.prefill_seconds, first.decode_seconds) == (0, 1, 3)
+    assert (other.queue_seconds, other.prefill_seconds, other.decode_seconds) == (4, 1, 2)
 
 
 def test_tokens_are_counted_where_dashboards_look() -> None:

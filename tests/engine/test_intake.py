@@ -39,5 +39,5 @@ def test_cancelling_one_request_never_cuts_short_the_prompt_of_another() -> None
     assert [call for call in loop.runner.calls if call[0] == "prefill"] == [
         ("prefill", 0, 16),
         ("prefill", 0, 16),
-        ("prefill", 0, 7),
+        ("prefill", 0, 8),
     ]

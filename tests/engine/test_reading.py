@@ -55,6 +55,13 @@ def test_gaps_beside_many_streams_stay_within_the_target() -> None:
     assert sorted(gaps)[int(0.99 * len(gaps))] <= 1.1 * target
 
 
+def test_a_stream_that_was_there_before_many_prompts_came_goes_on_as_before() -> None:
+    loop = timed_loop()
+    asks = [(3, lambda n=n: loop.ask(n, prompt(n, 125), max_tokens=8)) for n in range(2, 7)]
+    loop.run((0, lambda: loop.ask(1, prompt(1, 30), max_tokens=300)), *asks)
+    assert max(loop.gaps(1)) <= 1.1 * loop.settings.inter_token_target_seconds
+
+
 # --- whose turn ---------------------------------------------------------------------------------
 
 
@@ -91,6 +98,20 @@ def test_eight_prompts_that_come_together_have_their_first_tokens_sooner_than_jo
     first = burst(8)
     assert statistics.median(first) < 0.85 * all_at_once
     assert statistics.mean(first) < all_at_once
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_prompts_that_come_together_are_answered_as_soon_as_if_read_jointly(count: int) -> None:
+    """Small calls beside the first streams would cost all of them a third of the time."""
+    machine = Machine()
+    jointly = machine.rows(count * 130, blas=False) + count * machine.per_position * 130 * 65
+    jointly += 64 * (machine.base + count * machine.decode_row)
+    loop = timed_loop()
+    began = loop.clock()
+    for number in range(count):
+        loop.ask(number, prompt(number + 1, 130), max_tokens=64)
+    loop.run()
+    assert loop.clock() - began <= 1.02 * jointly
 
 
 def test_where_blas_is_quicker_in_bulk_several_prompts_share_a_call() -> None:

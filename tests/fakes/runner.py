@@ -179,7 +179,7 @@ class FakeRunner:
         return b"" if token_id == END else bytes([token_id])
 
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
-        self.aborting = False
+        self.aborting, self.rows = False, []
         assert sum(len(part.token_ids) for part in parts) <= self.max_batch_tokens
         for part in parts:
             self.calls.append(("prefill", part.slot, len(part.token_ids)))
@@ -189,6 +189,9 @@ class FakeRunner:
                 if self.aborting and position > part.start:
                     raise DecodeAborted
                 self._read(part.slot, position, token_id)
+            if part.end:
+                place = part.start + len(part.token_ids) - 1
+                self.rows = [*self.rows, DecodeRow(part.slot, place, part.token_ids[-1])]
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
         self.aborting = False

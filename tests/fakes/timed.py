@@ -92,8 +92,14 @@ class TimedLoop(Loop):
             if idle:
                 self.clock.now = max(self.clock.now, start + ahead[0][0])
             while ahead and self.clock() >= start + ahead[0][0]:
-                ahead.pop(0)[1]()
+                self._happen(start, *ahead.pop(0))
             self.engine.turn()
+
+    def _happen(self, start: float, after: float, event: Callable[[], None]) -> None:
+        """When its time was, though the engine was busy then and hears of it now."""
+        now, self.clock.now = self.clock.now, start + after
+        event()
+        self.clock.now = now
 
     def came(self, request_id: int) -> list[float]:
         """When each piece of the answer came."""

@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from math import log2
 
-# OpenBLAS takes over from 32 rows on; a call that is to go without it has fewer.
+# A call of a size that is not too bad on any machine, for when nothing is known yet.
 SMALL_CALL_ROWS = 31
 # Sizes of calls that are told apart; beyond the last, doubling.
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, SMALL_CALL_ROWS, 48)
@@ -25,8 +25,12 @@ _STEPS_PER_GAP = 3.5
 _FEWEST_STEPS_PER_GAP = 2.0
 # A gap that nobody notices.
 _UNNOTICED_SECONDS = 0.03
-# A call that nobody waits beside; what comes meanwhile waits that long.
+# A call that no stream waits beside; what comes meanwhile waits that long. One that reads a whole
+# prompt may take longer: every further call costs everybody.
 _CALL_SECONDS = 0.4
+_WHOLE_SECONDS = 2.0
+# Bulk is believed to pay where it is about as quick.
+_ABOUT = 1.02
 # How many steps a generation that starts now will run beside the others, roughly.
 _TYPICAL_STEPS = 64
 _MAX_SPLIT_TOKENS = 512.0
@@ -79,7 +83,7 @@ class CallCost:
         at = bisect_left(self._sizes, rows)
         if at == len(self._sizes):
             largest = self._sizes[-1]
-            return self._seconds[largest] * rows / largest
+            return self._seconds[largest] + (rows - largest) * self.per_row
         above = self._sizes[at]
         if above == rows:
             return self._seconds[rows]
@@ -119,8 +123,8 @@ def _size_of(rows: int) -> int:
 class CostModel:
     """How long decode steps and prompt chunks take on this machine, with this model.
 
-    From `bulk_rows` on (None: nowhere) rows are quicker together; between a small call and that,
-    calls are slower than several small ones and are not made.
+    From `bulk_rows` on (None: nowhere) calls are computed in another way, which is believed to be
+    quicker until they have been seen to be slower.
     """
 
     inter_token_target: float
@@ -170,18 +174,29 @@ class CostModel:
         seconds = self.prefill.seconds(SMALL_CALL_ROWS)
         return SMALL_CALL_ROWS / seconds if seconds else 0.0
 
-    def rows_alone(self, num_tokens: int, start: int) -> int:
+    def rows_alone(self, num_tokens: int, start: int, *, whole: bool = True) -> int:
         """The next call for a prompt of which `num_tokens` are left, with nothing beside it.
 
         As many as stay within a moment, so that nobody who comes meanwhile waits long; in bulk
-        where that pays.
+        where that pays. All that it has may take a little longer where that is the `whole`.
         """
         most = min(num_tokens, self.max_batch_tokens)
-        if self._in_bulk(most):
-            return most
-        if self.bulk_rows is not None or not self.prefill.known:
+        if not self.prefill.known:
             return min(most, SMALL_CALL_ROWS)
+        if self._in_bulk(most):
+            if self.bulk_pays(most):
+                return most
+            most = max(1, (self.bulk_rows or 1) - 1)
+        if whole and most == num_tokens and self.call_seconds(most, start) <= _WHOLE_SECONDS:
+            return most
         return self._most_rows(_CALL_SECONDS, start, min(most, SMALL_CALL_ROWS), most)
+
+    def bulk_pays(self, rows: int) -> bool:
+        """Whether a call of so many rows is quicker in bulk than in small calls."""
+        if not self._in_bulk(rows):
+            return False
+        small = min(rows, (self.bulk_rows or 1) - 1)
+        return self._plain(rows) <= _ABOUT * self.prefill.seconds(small) * rows / small
 
     def _in_bulk(self, rows: int) -> bool:
         return self.bulk_rows is not None and rows >= self.bulk_rows
@@ -193,8 +208,7 @@ class CostModel:
             return self.prefill.seconds(rows)
         if self.bulk.known:
             return self.bulk.seconds(rows)
-        small = self.prefill.seconds(SMALL_CALL_ROWS) / SMALL_CALL_ROWS
-        return small * (self.bulk_rows + rows) / 2
+        return self.prefill.seconds(self.bulk_rows) * (1 + rows / self.bulk_rows) / 2
 
     def gap(self, num_decoding: int, *, owed: bool = False) -> float:
         """The time between two tokens of a running stream while prompts are read beside it.
@@ -212,9 +226,8 @@ class CostModel:
         spare = self.gap(num_decoding, owed=owed) - self.decode.seconds(num_decoding)
         if not self.prefill.known:
             return min(self.max_batch_tokens, SMALL_CALL_ROWS // 2)
-        rows = self._most_rows(spare, start, 1, self.max_batch_tokens)
-        if self.bulk_rows is not None and SMALL_CALL_ROWS < rows < self.bulk_rows:
-            rows = SMALL_CALL_ROWS
+        most = self.max_batch_tokens if self.bulk_rows is None else self.bulk_rows - 1
+        rows = self._most_rows(spare, start, 1, max(1, min(most, self.max_batch_tokens)))
         return rows - rows % 4 if rows > 4 else rows
 
     def _most_rows(self, seconds: float, start: int, least: int, most: int) -> int:

@@ -2,6 +2,11 @@
 
 Prompts are read one after the other: that gives each its first token sooner than all side by side.
 Several go into one call only where the call is so much quicker by it that everybody gains.
+
+A stream that was there before a prompt came goes on as if it hardly had, and the prompt is read in
+small calls between two of its tokens. That has its price: a small call costs more per token. So
+those who come together share what there is: who got a first token before the others of its company
+waits for its second until the call for the next of them is done.
 """
 
 from __future__ import annotations
@@ -23,6 +28,10 @@ _WORTH_COPYING = 16
 # A prompt that much longer than the first is not read with it.
 _SIMILAR = 2
 _NEARLY = 1.01
+# What it counts that all are read later, beside that each gets its first token later.
+_ENDS = 0.5
+# A prompt with so much to read is done soon: it may take of the streams what they can spare.
+_SHORT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,41 +80,61 @@ def next_call(scheduler: Scheduler, ordered: list[Sequence]) -> list[Chunk]:
     if not ordered:
         return []
     leader, cost = ordered[0], scheduler.cost
-    left, start = leader.num_pending - 1, leader.num_computed
+    left, start = leader.num_pending, leader.num_computed
     streams = [s for s in scheduler.running if s.num_pending == 1]
     if not leader.in_batch:
         streams = [s for s in streams if not s.in_batch]
-    if streams:
+    if any(_keeps_its_pace(s, leader, scheduler) for s in streams):
         owed = len(streams) > 1 and all(s.fair_key != leader.fair_key for s in streams)
-        rows = cost.rows_beside(len(streams), start, owed=owed)
-        return [Chunk(leader, min(rows, left))]
+        rows = cost.rows_beside(len(streams), start, owed=owed or _is_short(leader))
+        num_calls = -(-left // rows)
+        return [Chunk(leader, -(-left // num_calls))]
     debts = _debts(scheduler)
     enough = debts[leader.fair_key] + _SLOT_TOKENS
     peers = [s for s in ordered if s.in_batch == leader.in_batch and debts[s.fair_key] <= enough]
-    group = _group(peers, cost)
+    # A call for several takes long. Where some wait for a slot, more will come to wait behind it.
+    group = [] if scheduler.waiting else _group(peers, cost)
     if len(group) > 1:
         return group
-    return [Chunk(leader, cost.rows_alone(left, start))]
+    return [Chunk(leader, cost.rows_alone(left, start, whole=not leader.begun))]
+
+
+def _keeps_its_pace(stream: Sequence, reader: Sequence, scheduler: Scheduler) -> bool:
+    """Whether `stream` goes on as before while the prompt of `reader` is read.
+
+    It does if it was being answered before `reader` came, but not for one that is done soon and
+    whose key has had less, where its own key has several slots.
+    """
+    debts = _debts(scheduler)
+    ahead = debts[reader.fair_key] - debts[stream.fair_key]
+    several = sum(s.fair_key == stream.fair_key for s in scheduler.running) > 1
+    if several and ahead < -_SLOT_TOKENS and _is_short(reader):
+        return False
+    came = reader.admitted_at if reader.queued else reader.job.arrived
+    return reader.resumed or ahead > _SLOT_TOKENS or 0 < stream.first_token_at < came
+
+
+def _is_short(reader: Sequence) -> bool:
+    return reader.num_prompt - reader.num_cached <= _SHORT
 
 
 def _group(peers: list[Sequence], cost: CostModel) -> list[Chunk]:
     """Those to be read together first, so that first tokens come soonest on average.
 
-    As long as nobody is answered yet, prompts are read at full speed; once somebody is, the others
-    are read between two tokens, which takes longer, but nobody is kept for another's prompt. Of
-    what is nearly as good the largest group is taken: it disturbs running streams the least.
+    Of what is nearly as good the largest group is taken, for it is done with sooner.
     """
     members = _neighbours(peers[0], peers)
     if len(members) < 2 or not (cost.prefill.known and cost.decode.known):
         return []
-    lengths = [s.num_pending - 1 for s in members]
-    lengths += [s.num_pending - 1 for s in peers if s not in members]
+    alone = [cost.reading_seconds(s.num_pending) for s in members]
+    alone += [cost.reading_seconds(s.num_pending) for s in peers if s not in members]
     ways: list[tuple[float, list[Chunk]]] = []
     for num in range(1, len(members) + 1):
         chunks, together = _jointly(members[:num], cost)
-        beside = cost.gap(num) / cost.rows_beside(num, 0)
-        later = sum(n * length for n, length in enumerate(reversed(lengths[num:]), 1))
-        ways.append((len(lengths) * together + later * beside, chunks))
+        later = sum(n * seconds for n, seconds in enumerate(reversed(alone[num:]), 1))
+        first_tokens = len(alone) * together + later
+        ends = len(alone) * (together + sum(alone[num:]))
+        ways.append((first_tokens + _ENDS * ends, chunks))
     enough = min(seconds for seconds, _ in ways) * _NEARLY
     return next(chunks for seconds, chunks in reversed(ways) if seconds <= enough)
 
@@ -116,7 +145,7 @@ def _jointly(members: list[Sequence], cost: CostModel) -> tuple[list[Chunk], flo
     They are to end together, or the first answer would slow the others down: so what the longer
     ones have more is read first. Then equal counts, which are computed in one go.
     """
-    left = {s: s.num_pending - 1 for s in sorted(members, key=lambda s: s.lane.index)}
+    left = {s: s.num_pending for s in sorted(members, key=lambda s: s.lane.index)}
     shortest = min(left.values())
     more = {s: pending - shortest for s, pending in left.items() if pending > shortest}
     start = sum(s.num_computed for s in members) / len(members)
@@ -124,7 +153,7 @@ def _jointly(members: list[Sequence], cost: CostModel) -> tuple[list[Chunk], flo
     full, rest = divmod(shortest * len(left), rows)
     seconds = full * cost.call_seconds(rows, start)
     seconds += cost.reading_seconds(rest + sum(more.values()))
-    if sum(more.values()) >= SMALL_CALL_ROWS:
+    if sum(more.values()) >= SMALL_CALL_ROWS and shortest > 1:
         most = max(1, cost.rows_alone(sum(more.values()), members[0].num_computed) // len(more))
         return [Chunk(s, min(count, most)) for s, count in more.items()], seconds
     last = not full or (full == 1 and not rest)  # it takes the little that some have more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
@@ -63,6 +64,7 @@ class Scheduler:
                 f"{most_of_key} of {self.max_waiting} may; try again later.",
                 retry_after_seconds=self.retry_after(),
             )
+        sequence.queued = len(self.waiting) >= self.slots.num_free
         self.shares.enter(sequence.fair_key)
         self.waiting.push(sequence)
         return num_ahead
@@ -148,7 +150,7 @@ class Scheduler:
         ready.sort(key=lambda sequence: sequence.lane.index)
         return ready
 
-    def decoded(self, sequences: list[Sequence]) -> None:
+    def decoded(self, sequences: Several[Sequence]) -> None:
         """Each of these has got a token."""
         for sequence in sequences:
             self.shares.charge(sequence, WRITTEN_TOKEN)

@@ -42,6 +42,18 @@ _device_memory = library.function(
     ctypes.POINTER(ctypes.c_size_t),
 )
 
+_blas_device = library.function(
+    "ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+)
+_supports = library.function(
+    "ggml_backend_dev_supports_op", ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p
+)
+# The place of `supports_op` in ggml_backend_device_i; more than a ggml_tensor takes.
+_SUPPORTS_ENTRY, _OPERATION_BYTES = 9, 4096
+_POINTER = ctypes.c_void_p
+# A C function that looks at nothing and answers 0, which is no.
+_NEVER = ctypes.cast(ctypes.CDLL(None).pthread_condattr_destroy, ctypes.c_void_p).value
+
 _LOADED_CPU = re.compile(r"loaded CPU backend from .*libggml-cpu-?(\w*)\.so")
 
 
@@ -122,7 +134,12 @@ def has_blas() -> bool:
 
 
 class Blas:
-    """OpenBLAS, to be taken out and put back. A context keeps the backends of its birth."""
+    """OpenBLAS, to be taken out and put back. A context keeps the backends of its birth, but may
+    be told to `use` this one or not, from one call to the next.
+
+    llama.cpp asks a backend about each operation whether it can compute that, whenever the shape of
+    a call is new. One that always says no is not used.
+    """
 
     def __init__(self) -> None:
         self._pointer: Any = _by_name(b"BLAS")
@@ -130,6 +147,10 @@ class Blas:
         # that still use it.
         path: Path = library.directory() / "libggml-blas.so"
         self._mapped = ctypes.CDLL(str(path)) if self._pointer and path.exists() else None
+        self._entry: Any = None  # in the backend's table of functions
+        self._can_compute = 0
+        if self._pointer:
+            self._find_entry()
 
     @property
     def exists(self) -> bool:
@@ -143,6 +164,32 @@ class Blas:
     def put_back(self) -> None:
         if self._pointer:
             _register(self._pointer)
+
+    @property
+    def can_rest(self) -> bool:
+        """Whether `use` has an effect."""
+        return self._entry is not None
+
+    def use(self, wanted: bool) -> None:
+        """Let calls of a new shape be computed with it, or not; two calls of one shape should agree
+        about that."""
+        if self._entry is not None:
+            self._entry.value = self._can_compute if wanted else _NEVER
+
+    def _find_entry(self) -> None:
+        """Where the answer to "can you compute that" comes from; tried out, for the table's layout
+        is llama.cpp's own business."""
+        device = _blas_device(self._pointer, 0)
+        nothing = ctypes.create_string_buffer(_OPERATION_BYTES)
+        entry = ctypes.c_void_p.from_address(device + _SUPPORTS_ENTRY * ctypes.sizeof(_POINTER))
+        before = entry.value
+        if before is None or not _supports(device, nothing):
+            return
+        entry.value = _NEVER
+        has_effect = not _supports(device, nothing)
+        entry.value = before
+        if has_effect:
+            self._entry, self._can_compute = entry, before
 
 
 def _devices(kind: int) -> list[Any]:

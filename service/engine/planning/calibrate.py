@@ -29,9 +29,6 @@ from service.settings import EngineSettings
 
 _log = get_logger(__name__)
 
-# Reading in calls of fewer rows takes that much longer per token than in one large call.
-_COST_OF_SMALL_CALLS = 1.2
-
 # BLAS must pay from this share of the longest call on, or it is not worth having.
 _MAX_SHARE = 0.75
 
@@ -249,6 +246,8 @@ class _Course:
             return
         if self._settings.slots >= BLAS_ROWS or self._most_rows <= BLAS_ROWS:
             return  # decoding so many slots at once would lose
+        if not self._blas.can_rest:
+            return  # all that is read in smaller calls would lose
         self._blas.put_back()
         # Whatever is computed together unpacks the weights once.
         whole = replace(self.tuning, ubatch=self._most_rows)
@@ -336,7 +335,7 @@ def break_even(count: int, slow: float, quick: float, short: float) -> int | Non
         return None
     per_token = max(0.0, (quick - short) / (count - BLAS_ROWS))
     per_call = short - BLAS_ROWS * per_token
-    saved_per_token = slow / count * _COST_OF_SMALL_CALLS - per_token
+    saved_per_token = slow / count - per_token
     if saved_per_token <= 0 or quick >= slow * (1 - _MARGIN):
         return None
     tokens = max(BLAS_ROWS, math.ceil(per_call / saved_per_token))
