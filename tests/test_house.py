@@ -173,6 +173,15 @@ def test_every_metric_is_counted_somewhere() -> None:
     assert [name for name in defined if not re.search(rf"\b{name}\b", elsewhere)] == []
 
 
+def test_tests_wait_for_what_happens_and_not_for_time_to_pass() -> None:
+    """What tests run, instead of parts of ours, may take its time; and one place waits for all."""
+    written = [m for m in sorted((ROOT / "tests").rglob("*.py")) if m.parent.name != "programs"]
+    pausing = {
+        str(m.relative_to(ROOT)) for m in written if re.search(r"\bsleep\((?!0\))", m.read_text())
+    }
+    assert pausing - {"tests/test_house.py"} == {"tests/waiting.py", "tests/auth/admission_cost.py"}
+
+
 def test_the_changelog_starts_with_this_version() -> None:
     headings = re.findall(
         r"^## \[?v?(\d+\.\d+\.\d+|Unreleased)", (ROOT / "CHANGELOG.md").read_text(), re.M

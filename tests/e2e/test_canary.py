@@ -8,7 +8,6 @@ import resource
 import secrets
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.waiting import until
 
 pytestmark = pytest.mark.model
 
@@ -152,9 +152,7 @@ def crash_while_answering(parley: Parley, client: httpx.Client, canaries: Canari
         next(lines)
         os.kill(pid, signal.SIGABRT)
         canaries.told += [line for line in lines if '"error"' in line]
-    deadline = time.monotonic() + 30
-    while client.get("/health").status_code != 200 and time.monotonic() < deadline:
-        time.sleep(0.05)  # nothing to wait on: it is the engine's return that is waited for
+    until(lambda: client.get("/health").status_code == 200)
 
 
 def engine_pid(parley: Parley) -> int:

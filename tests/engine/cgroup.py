@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 _ROOT = Path("/sys/fs/cgroup")
 
@@ -45,11 +46,10 @@ def _below_our_own() -> tuple[Path, str]:
 
 def _remove(folder: Path) -> None:
     """A process that has just been killed may still be leaving."""
-    end = time.monotonic() + 10
-    while True:
-        try:
+
+    def is_gone() -> bool:
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except OSError:
-            assert time.monotonic() < end, f"{folder} is still in use"
-        else:
-            return
+        return not folder.exists()
+
+    until(is_gone)

@@ -70,11 +70,12 @@ class Client:
                     self.texts[delta.id] = self.texts.get(delta.id, "") + delta.text
                 self.dones |= {done.id: done for done in frame.dones}
 
-    def read_for(self, seconds: float) -> None:
-        """Read for that long: the passing of time is part of the scenario."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.read(left)
+    def wait_begun(self, request_id: int) -> None:
+        """Until there is some text of it."""
+        end = time.monotonic() + SECONDS
+        while not self.texts.get(request_id):
+            assert time.monotonic() < end, f"{request_id} has not begun"
+            self.read(SECONDS)
 
     def wait(self, *request_ids: int) -> None:
         """Until all these have ended."""

@@ -24,7 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield process
 
 
-def test_eight_streams_started_50_ms_apart_finish_with_the_text_each_gets_alone(
+def test_eight_streams_that_join_one_another_finish_with_the_text_each_gets_alone(
     engine: Engine,
 ) -> None:
     alone = [
@@ -34,7 +34,7 @@ def test_eight_streams_started_50_ms_apart_finish_with_the_text_each_gets_alone(
     client = engine.connect()
     for number, question in enumerate(QUESTIONS):
         client.submit(number, question, cache_key=f"together {number}")
-        client.read_for(0.05)
+        client.wait_begun(number)
     client.wait(*range(8))
     assert [client.texts[number] for number in range(8)] == alone
     assert all(alone)

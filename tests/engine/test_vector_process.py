@@ -121,7 +121,7 @@ def test_too_many_requests_at_once_are_told_when_to_come_back(tmp_path: Path) ->
         long = ("the " * 500,) * 200
         for number in range(1, 6):
             client.send(Embed(number, "r", long))
-        client.read_for(0.2)
+        client.reply(5)
         refused = [f for f in client.frames if isinstance(f, Refused)]
         assert [(f.id, f.code) for f in refused] == [(4, "queue_full"), (5, "queue_full")]
         assert all(f.retry_after_seconds is not None for f in refused)
