@@ -107,6 +107,11 @@ def _completed(item: Item) -> Item:
         kept["content"] = [
             bare | part if part.get("type") == "output_text" else part for part in item["content"]
         ]
+    elif kind == "message":
+        kept["content"] = [
+            {"detail": "auto"} | part if part.get("type") == "input_image" else part
+            for part in item.get("content") or []
+        ]
     return kept
 
 

@@ -29,10 +29,14 @@ def main() -> int:
     subject = Subject(options.url.rstrip("/"), options.token, options.model, options.embedder)
     today = datetime.datetime.now(datetime.UTC).date()
     about = f"{options.version}, {today:%d %B %Y}"
-    column = Column(options.name, about, judged(subject, published, _say))
+    outcomes = judged(subject, published, _say, options.only)
+    place = PEERS / f"{options.name}.json"
+    if options.only and place.exists():
+        outcomes = Column.from_json(place.read_text()).outcomes | outcomes
+    column = Column(options.name, about, outcomes)
     if options.keep:
         PEERS.mkdir(exist_ok=True)
-        (PEERS / f"{options.name}.json").write_text(column.to_json())
+        place.write_text(column.to_json())
     else:
         _say(to_page([column], version))
     return 0
@@ -51,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--name", default="server", help="what its column is called")
     parser.add_argument("--version", default="version unknown", help="which version it is")
     parser.add_argument("--keep", action="store_true", help="show it in docs/conformance.md")
+    parser.add_argument("--only", default="", help="only checks with this in their titles")
     parser.add_argument(
         "--schema",
         type=Path,

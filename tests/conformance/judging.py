@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service import __version__
-from tests.conformance.checks import CHECKS, Outcome, Subject, Verdict, outcome_of
+from tests.conformance.checks import CHECKS, Outcome, Subject, outcome_of
 from tests.conformance.table import Column
 from tests.e2e.parley import PARLEY, Parley, running_parley
 from tests.engine.encoder_file import RandomEncoder
@@ -22,16 +22,18 @@ for _name in ("chat", "tools", "texts", "responses", "claude"):
 
 
 def judged(
-    subject: Subject, published: Published | None, say: Callable[[str], None]
+    subject: Subject, published: Published | None, say: Callable[[str], None], only: str = ""
 ) -> dict[str, Outcome]:
-    """The outcome of every check, by area and title."""
+    """The outcome of every check with `only` in its name, by area and title."""
     outcomes: dict[str, Outcome] = {}
     for one in CHECKS:
-        outcome = outcome_of(one, subject, published)
         key = f"{one.area}: {one.title}"
+        if only not in key:
+            continue
+        outcome = outcome_of(one, subject, published)
         outcomes[key] = outcome
         say(f"{outcome.verdict.value:7}{key}\n")
-        if outcome.verdict is Verdict.NO:
+        if outcome.reason:
             say(f"       {outcome.reason}\n")
     return outcomes
 

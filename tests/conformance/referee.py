@@ -35,7 +35,7 @@ def judge(exchange: Exchange, published: Published | None) -> None:
             _judge_openai(exchange, published)
     except (jsonschema.ValidationError, pydantic.ValidationError) as error:
         where = f"{exchange.method} {exchange.path} ({exchange.status})"
-        raise Contradiction(f"schema: {where}: {_reason(error)}") from error
+        raise Contradiction(f"{where}: {_reason(error)}") from error
 
 
 def _judge_openai(exchange: Exchange, published: Published) -> None:

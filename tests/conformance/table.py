@@ -12,7 +12,7 @@ from typing import Any
 from tests.conformance.checks import CHECKS, Outcome, Verdict
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
-_MARKS = {Verdict.YES: "yes", Verdict.NO: "**no**", Verdict.ABSENT: "-"}
+_MARKS = {Verdict.YES: "yes", Verdict.LOOSE: "loosely", Verdict.NO: "**no**", Verdict.ABSENT: "-"}
 _HEAD = """\
 # Conformance
 
@@ -27,10 +27,11 @@ Any other server can be judged by the same checks:
     make conformance ARGS="--url http://127.0.0.1:8080 --model NAME --name llama-server"
 
 prints its table; with `--version TEXT --keep` it becomes a column here. "yes": as documented.
-"no": not so, and why is said below. "-": the server has no such endpoint, and says so. All were
-asked with the same chat model, Pocket, which sees no images, and started with their defaults but
-for what is said below; Parley embeds with a small random encoder, the others with Pocket. An access
-token was only needed at Parley.
+"loosely": so, but for a body or an event that the schema does not allow. "no": not so. Both are
+explained below. "-": the server has no such endpoint, and says so. All were asked with the same
+chat model, Pocket, which sees no images, and started with their defaults but for what is said
+below. Parley embeds with a small random encoder and needs an access token; the others embed with
+Pocket and need none.
 """
 _REFEREE = (
     "Every JSON body and every server-sent event of these runs is validated: against OpenAI's\n"
@@ -100,15 +101,16 @@ def _servers(columns: Sequence[Column]) -> list[str]:
 def _reasons(columns: Sequence[Column]) -> list[str]:
     lines: list[str] = []
     for column in columns:
-        wrong = [
-            (key, outcome.reason)
-            for key, outcome in column.outcomes.items()
-            if outcome.verdict is Verdict.NO
-        ]
+        wrong: dict[str, list[str]] = {}
+        for one in CHECKS:
+            title = f"{one.area}: {one.title}"
+            outcome = column.outcomes.get(title)
+            if outcome is not None and outcome.reason:
+                wrong.setdefault(outcome.reason, []).append(title)
         if wrong:
-            lines += [f"## Why not: {column.name}", ""]
-            lines += [f"- {key}: {_quoted(reason)}" for key, reason in wrong]
-            lines.append("")
+            lines += [f"## What is not as documented: {column.name}", ""]
+        for reason, titles in wrong.items():
+            lines += [_quoted(reason), "", *(f"- {title}" for title in titles), ""]
     return lines
 
 

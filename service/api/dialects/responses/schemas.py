@@ -17,7 +17,8 @@ class PartBody(BaseModel):
     type: str
     text: Text | None = None
     refusal: Text | None = None
-    image_url: Text | None = None
+    image_url: Text | None = Field(None, description="A picture: an https: or data: URL.")
+    detail: str | None = None
 
 
 class ItemBody(BaseModel):
