@@ -251,6 +251,7 @@ do_remove() {
     run systemctl daemon-reload
     run systemctl reset-failed 2>/dev/null || true
     run systemctl try-restart nginx.service || say "nginx does not start again; see: systemctl status nginx"
+    run rm -f /var/lib/systemd/timers/stamp-parley-backup.timer
     run rm -rf "$base" "$etc" /var/lib/parley /var/lib/parley-acme "$cache" /run/parley-front.sock
     run rm -f /usr/lib/sysusers.d/parley.conf /usr/lib/tmpfiles.d/parley.conf /run/parley-install.lock /usr/local/bin/parley
     for user in parley-build parley; do
