@@ -14,6 +14,5 @@ rm -f /etc/nginx/conf.d/default.conf
 for name in proxy stream headers errors; do cp "$here/$name.inc" "/etc/nginx/snippets/parley-$name.inc"; done
 sed 's|server unix:/run/parley-front.sock|server parley:8000|' "$here/http.conf" >/etc/nginx/conf.d/10-parley-http.conf
 cp "$here/errors-http.conf" /etc/nginx/conf.d/11-parley-errors.conf
-sed -e 's|@SERVER_NAME@|_|' -e 's|@LISTEN_80@|listen 80 default_server;|' \
-    -e 's|@LISTEN_443@|listen 443 ssl default_server; http2 on;|' "$here/site.conf" >/etc/nginx/conf.d/20-parley.conf
+sh "$here/render.sh" _ >/etc/nginx/conf.d/20-parley.conf
 exec nginx -g 'daemon off; worker_shutdown_timeout 15m;'

@@ -11,7 +11,8 @@ import pytest
 
 from deploy.setup.bundle import make_bundle
 from deploy.setup.environment import Checkout
-from tests.deploy.nginx import DEPLOY
+from tests.deploy.images import image
+from tests.deploy.machine import ROOT, clone
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """For the Pythons of Debian 12, Ubuntu 22.04 and 24.04. The first time fetches all wheels, and
     compiles llama.cpp for any processor."""
     space = tmp_path_factory.mktemp("bundle")
-    file = make_bundle(Checkout(DEPLOY.parent), "pocket", ["3.11", "3.12"], space)
+    file = make_bundle(Checkout(ROOT), "pocket", ["3.11", "3.12"], space)
     with tarfile.open(file) as packed:
         packed.extractall(space, filter="data")
     return Bundle(file, space / file.stem)
+
+
+@pytest.fixture(scope="session")
+def built_image(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> None:
+    """The image, from wheels that are there; else the build would compile for half an hour."""
+    context = clone(ROOT, tmp_path_factory.mktemp("image") / "context")
+    bundle.wheels_into(context / "wheels")
+    image("build", str(context))

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.deploy.conftest import Bundle
-from tests.deploy.machine import ROOT, clone
+from tests.deploy.images import SCRIPT, execute, image, wait_healthy, why_not
 from tests.faults.streams import Stream
 from tests.ports import free_port
 
-SCRIPT = Path(__file__).with_name("image.sh")
-TOOLS = ("buildah", "podman", "runc")
-MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
-
 pytestmark = [
+    pytest.mark.usefixtures("built_image"),
     pytest.mark.deploy,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif(bool(MISSING), reason=f"missing here: {', '.join(MISSING)}"),
-    pytest.mark.skipif(os.getuid() != 0, reason="only root can build an image here"),
+    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
 ]
-
-
-def image(*words: str, check: bool = True) -> str:
-    done = subprocess.run([str(SCRIPT), *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> None:
-    """From wheels that are there; else the build would compile llama.cpp for half an hour."""
-    context = clone(ROOT, tmp_path_factory.mktemp("image") / "context")
-    bundle.wheels_into(context / "wheels")
-    image("build", str(context))
 
 
 class Container:
@@ -56,18 +33,13 @@ class Container:
         image("run", self.name, str(port), *options)
 
     def execute(self, *words: str) -> int:
-        done = subprocess.run(
-            [str(SCRIPT), "podman", "exec", self.name, *words], capture_output=True, check=False
-        )
-        return done.returncode
+        return execute(self.name, *words)
 
     def read(self, *words: str) -> str:
         return image("podman", "exec", self.name, *words)
 
     def wait_healthy(self) -> None:
-        deadline = time.monotonic() + 60
-        while self.execute("parley", "health") != 0:
-            assert time.monotonic() < deadline, image("podman", "logs", self.name)
+        wait_healthy(self.name)
 
     def stop(self) -> int:
         """Stop it as Docker does; its exit code."""

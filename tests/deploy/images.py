@@ -1,0 +1,41 @@
+"""Images and containers, through the script that knows how they run here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("image.sh")
+TOOLS = ("buildah", "podman", "runc")
+
+
+def why_not() -> str | None:
+    """Why no image can be built here; None when one can."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"missing here: {', '.join(missing)}"
+    return None if os.getuid() == 0 else "only root can build an image here"
+
+
+def image(*words: str, check: bool = True) -> str:
+    """What image.sh prints."""
+    done = subprocess.run([str(SCRIPT), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def execute(container: str, *words: str) -> int:
+    """The exit code of a command in a container."""
+    done = subprocess.run(
+        [str(SCRIPT), "podman", "exec", container, *words], capture_output=True, check=False
+    )
+    return done.returncode
+
+
+def wait_healthy(container: str) -> None:
+    deadline = time.monotonic() + 90
+    while execute(container, "parley", "health") != 0:
+        assert time.monotonic() < deadline, image("podman", "logs", container)
