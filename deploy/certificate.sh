@@ -46,9 +46,9 @@ make_certificate() {
 obtain_certificate() {
     [ -n "$domain" ] || return 0
     put "$here/nginx/certbot-hook.sh" /etc/letsencrypt/renewal-hooks/deploy/parley 755 || true
-    # shellcheck disable=SC2086 # ACME is an authority's address or nothing
+    # Another authority than certbot's own: `server =` in /etc/letsencrypt/cli.ini.
     run certbot certonly --webroot -w /var/lib/parley-acme -d "$domain" --email "$email" \
-        ${acme:+--server "$acme"} --agree-tos --non-interactive --keep-until-expiring --quiet || {
+        --agree-tos --non-interactive --keep-until-expiring --quiet || {
         say "no certificate for $domain yet (its name must lead to this machine, port 80); the self-signed one stays."
         return 0
     }

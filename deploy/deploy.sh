@@ -71,7 +71,7 @@ stage() {
     fi
 }
 
-far_install="d=\$(mktemp -d) && tar STRIP -xf - -C \"\$d\" && chmod 755 \"\$d\" && { AS_ROOT env DOMAIN='${DOMAIN:-}' EMAIL='${EMAIL:-}' ACME='${ACME:-}' \
+far_install="d=\$(mktemp -d) && tar STRIP -xf - -C \"\$d\" && chmod 755 \"\$d\" && { AS_ROOT env DOMAIN='${DOMAIN:-}' EMAIL='${EMAIL:-}' \
 READY_TIMEOUT='${READY_TIMEOUT:-1800}' sh \"\$d/tree/deploy/install.sh\" DOING; rc=\$?; AS_ROOT rm -rf \"\$d\"; exit \$rc; }"
 
 # send DIR WORDS: unpack DIR, or a bundle's tar, over there and run install.sh with these words.

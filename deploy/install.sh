@@ -25,7 +25,6 @@ units=/etc/systemd/system
 dry=${DRY_RUN:-}
 domain=${DOMAIN:-}
 email=${EMAIL:-}
-acme=${ACME:-} # another certificate authority than certbot's own
 ready_timeout=${READY_TIMEOUT:-1800}
 keep=${KEEP_RELEASES:-3}
 changed='' # what this run has changed, in words
