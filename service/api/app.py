@@ -32,10 +32,11 @@ from service.auth.throttle import FailureThrottle
 from service.auth.tokens import AccessTokens
 from service.chat.accounting import Accounts
 from service.chat.archive import Archive
-from service.chat.conversations import Conversations, ConversationStore
+from service.chat.conversations import Conversations
 from service.chat.embed import Vectors
 from service.chat.generate import Chat
 from service.chat.items import Items
+from service.chat.keeper import ConversationStore
 from service.chat.preferences import Preferences
 from service.chat.responses import Responses
 from service.chat.switching import Switching
@@ -181,11 +182,14 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
             items,
         )
         forgetting = _forgetting(archive, settings.store.keep_days)
+        tidying = asyncio.create_task(conversations.tidy())
         try:
             yield
         finally:
             if forgetting is not None:
                 forgetting.cancel()
+            tidying.cancel()
+            await conversations.settle()
             await kept_responses.aclose()
             if engines is None:
                 await used_engines.aclose()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
@@ -19,17 +19,24 @@ from service.api.deps import (
     ChatDep,
     ConversationsDep,
     ItemsDep,
+    PartsDep,
     PrincipalDep,
+    RequestIdDep,
 )
+from service.api.dialects.native.frames import JsonFrames
 from service.api.fields import Text
 from service.api.items import to_conversation
 from service.api.replies import Json, encode_json
+from service.api.streaming import EventStream, while_connected
 from service.chat.archive import Archive, to_markdown
+from service.chat.conversations import Turn
 from service.chat.documents import STATUSES, from_document, to_document
 from service.chat.ledger import open_ledger
 from service.domain.access import Principal
 from service.domain.conversation import AnswerState, KeptMessage
 from service.domain.errors import InvalidRequest
+from service.domain.sampling import Sampling
+from service.settings import ChatSettings
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 
@@ -72,6 +79,29 @@ class NewBody(TitleBody):
 
 class ForkBody(BaseModel):
     last_turn: int | None = Field(None, ge=0, description="Copy up to this turn; all when absent.")
+
+
+class ContinueBody(BaseModel):
+    """How to go on; what is absent is as in `/chat`."""
+
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(0.9, ge=0, le=1)
+    max_tokens: int = Field(512, ge=1, le=2**31 - 1, description="Of what is added.")
+    system_prompt: Text | None = None
+    background: bool = Field(False, description="Go on when the connection closes, too.")
+
+    def to_turn(self, conversation_id: str, request_id: str, settings: ChatSettings) -> Turn:
+        prompt = self.system_prompt
+        return Turn(
+            text=".",
+            conversation_id=conversation_id,
+            create_missing=False,
+            system_prompt=settings.system_prompt if prompt is None else prompt,
+            sampling=Sampling(temperature=self.temperature, top_p=self.top_p),
+            max_tokens=self.max_tokens,
+            request_id=request_id,
+            detached=self.background,
+        )
 
 
 class ImportedMessage(BaseModel):
@@ -204,6 +234,32 @@ async def fork(
 async def stop(archive: ArchiveDep, principal: PrincipalDep, conversation_id: str) -> Response:
     """End answers that are being written to it, whichever device asked for them."""
     return Json({"stopped": await archive.stop(principal, conversation_id)})
+
+
+@router.post(
+    "/{conversation_id}/continue",
+    status_code=200,
+    response_model=None,
+    response_class=EventStream,
+)
+async def go_on(
+    http_request: Request,
+    parts: PartsDep,
+    principal: PrincipalDep,
+    request_id: RequestIdDep,
+    conversation_id: str,
+    body: ContinueBody | None = None,
+) -> Response:
+    """Go on with the last answer where a crash, a stop or a limit ended it.
+
+    Server-sent events as `/chat/stream` writes them for `message`; what is new is added to the
+    answer that is kept.
+    """
+    turn = (body or ContinueBody()).to_turn(conversation_id, request_id, parts.settings.chat)
+    work = parts.conversations.resume(turn, principal)
+    generation = await while_connected(http_request.receive, work)
+    seconds = parts.settings.api.keepalive_comment_seconds
+    return EventStream(generation, JsonFrames(generation.conversation_id), seconds)
 
 
 @router.get("/{conversation_id}/export")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Protocol, Self
+from typing import Self
 from uuid import uuid4
 
+from service.chat.detached import Detached
 from service.chat.generate import Chat, Generation
+from service.chat.keeper import AnswerKeeper, ConversationStore
 from service.chat.preferences import Preferences
 from service.domain.access import Principal
 from service.domain.chat import ChatRequest, Message, Role
 from service.domain.conversation import AnswerState, Exchange, History, valid_conversation_id
 from service.domain.errors import (
+    Conflict,
     ContextLengthExceeded,
     ConversationNotFound,
     InvalidRequest,
@@ -28,34 +31,11 @@ from service.log import get_logger
 
 MAX_EXCHANGES = 512
 FLUSH_SECONDS = 1.0
+SETTLE_SECONDS = 3.0
+TIDY_SECONDS = 60.0
 _CUT_SHORT = (FinishReason.CANCELLED, FinishReason.SHUTDOWN, FinishReason.DEADLINE)
 
 log = get_logger(__name__)
-
-
-class ConversationStore(Protocol):
-    """Keeps conversations, each under its principal. All methods raise `StoreUnavailable`."""
-
-    async def history(
-        self, principal_id: str, conversation_id: str, max_exchanges: int
-    ) -> History | None:
-        """The last ended exchanges that have an answer; None for an unknown conversation."""
-        ...
-
-    async def add_turn(self, principal_id: str, conversation_id: str, text: str) -> int:
-        """Keep what was said behind all turns so far, with an empty answer; returns the answer's
-        key. Makes the conversation if there is none."""
-        ...
-
-    async def write_answer(self, key: int, answer: Message, state: AnswerState) -> bool:
-        """Replace an answer; one that was deleted meanwhile stays so. Whether it is wanted on."""
-        ...
-
-    async def delete(self, principal_id: str, conversation_id: str) -> bool: ...
-
-    async def list_ids(self, principal_id: str) -> list[str]: ...
-
-    async def aclose(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +44,8 @@ class Turn:
 
     `conversation_id` None starts a new one. `create_missing` says whether an unknown id does, too.
     `history_exchanges` is how many of the last exchanges are told to the model at most; None is
-    as many as fit. `model` None: the one that the principal has chosen, or everybody's. Raises
-    `InvalidRequest`.
+    as many as fit. `model` None: the one that the principal has chosen, or everybody's. A
+    `detached` answer goes on when whoever asked for it goes away. Raises `InvalidRequest`.
     """
 
     text: str
@@ -77,6 +57,7 @@ class Turn:
     max_tokens: int | None = None
     request_id: str = ""
     model: str | None = None
+    detached: bool = False
 
     def __post_init__(self) -> None:
         if self.conversation_id is not None:
@@ -136,73 +117,6 @@ class ConversationGeneration:
             yield event
 
 
-class AnswerKeeper:
-    """Writes one growing answer to the store, `flush_seconds` after it has grown.
-
-    `stop` is called when the store says that nobody wants it on: somebody has stopped it from
-    another device, or has deleted the conversation.
-    """
-
-    def __init__(
-        self,
-        store: ConversationStore,
-        key: int,
-        flush_seconds: float,
-        stop: Callable[[], None],
-    ) -> None:
-        self._store = store
-        self._stop = stop
-        self._key = key
-        self._flush_seconds = flush_seconds
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._flush: asyncio.Task[None] | None = None
-        self._grew = False
-        self._finished = False
-
-    def add(self, text: str = "", reasoning: str = "") -> None:
-        self._text.append(text)
-        self._reasoning.append(reasoning)
-        self._grew = True
-        self._plan_flush()
-
-    async def finish(self, state: AnswerState) -> None:
-        """Write the whole answer for good; only the first call does anything. Raises
-        `StoreUnavailable`."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._flush is not None:
-            await asyncio.wait({self._flush})  # it must not come after ours
-        if not self._finished:
-            self._finished = True
-            await self._write(state)
-
-    def _plan_flush(self) -> None:
-        if self._grew and not self._finished and self._timer is None and self._flush is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._flush_seconds, self._begin_flush)
-
-    def _begin_flush(self) -> None:
-        self._timer, self._grew = None, False
-        self._flush = asyncio.create_task(self._flush_now())
-
-    async def _flush_now(self) -> None:
-        try:
-            if not await self._write(AnswerState.WRITING):
-                self._stop()
-        except StoreUnavailable as error:
-            log.warning("answer_not_stored_yet", error=error.message)
-        self._flush = None
-        self._plan_flush()
-
-    async def _write(self, state: AnswerState) -> bool:
-        self._text[:] = ["".join(self._text)]
-        self._reasoning[:] = ["".join(self._reasoning)]
-        answer = Message(Role.ASSISTANT, self._text[0], reasoning=self._reasoning[0])
-        return await self._store.write_answer(self._key, answer, state)
-
-
 class Conversations:
     """Answers turns of kept conversations. One per worker.
 
@@ -219,10 +133,11 @@ class Conversations:
     ) -> None:
         self._chat = chat
         self._preferences = preferences
+        self._detached: set[asyncio.Task[None]] = set()
         self._store = store
         self._flush_seconds = flush_seconds
 
-    async def start(self, turn: Turn, principal: Principal) -> ConversationGeneration:
+    async def start(self, turn: Turn, principal: Principal) -> ConversationGeneration | Detached:
         """Returns once the engine has accepted and the turn is kept; every refusal is raised here,
         and leaves nothing behind."""
         conversation_id = turn.conversation_id or str(uuid4())
@@ -236,7 +151,62 @@ class Conversations:
             on_failure.pop_all()
         keeper = AnswerKeeper(self._store, key, self._flush_seconds, generation.stop)
         num_dropped = 2 * (history.num_exchanges - len(exchanges))
-        return ConversationGeneration(generation, keeper, conversation_id, num_dropped)
+        kept = ConversationGeneration(generation, keeper, conversation_id, num_dropped)
+        return self._detach(kept) if turn.detached else kept
+
+    async def resume(self, turn: Turn, principal: Principal) -> ConversationGeneration | Detached:
+        """Go on with the last answer of a conversation where it ended: what is written is added to
+        it. `turn` says how; its text does not count.
+
+        Raises like `start`, `ConversationNotFound`, and `Conflict` while it is being written.
+        """
+        name = turn.conversation_id or ""
+        last = await self._store.last_exchange(principal.id, name)
+        if last is None:
+            raise ConversationNotFound(f"There is no answer to go on with in `{name}`.")
+        begun = last.exchange.answer
+        turn = await self._with_model(replace(turn, text=last.exchange.user.content), principal)
+        history = await self._history(turn, principal)
+        earlier = history.exchanges[:-1] if begun.content else history.exchanges
+        exchanges = await self._fitting(turn, earlier)
+        request = replace(to_request(turn, exchanges), begun=begun.content)
+        generation = await self._chat.start(request, principal)
+        async with AsyncExitStack() as on_failure:
+            on_failure.push_async_callback(generation.aclose)
+            if not await self._store.reopen(last.key):
+                raise Conflict(f"The last answer of `{name}` is being written just now.")
+            on_failure.pop_all()
+        keeper = AnswerKeeper(self._store, last.key, self._flush_seconds, generation.stop, begun)
+        num_dropped = 2 * (len(earlier) - len(exchanges))
+        kept = ConversationGeneration(generation, keeper, name, num_dropped)
+        return self._detach(kept) if turn.detached else kept
+
+    async def tidy(self) -> None:
+        """Until cancelled, have answers that a crash has cut count as such, also for the search."""
+        while True:
+            try:
+                settled = await self._store.settle_abandoned()
+            except StoreUnavailable as error:
+                log.warning("answers_not_settled", error=error.message)
+            else:
+                if settled:
+                    log.warning("answers_were_cut", num_answers=settled)
+            await asyncio.sleep(TIDY_SECONDS)
+
+    async def settle(self) -> None:
+        """Returns when no detached answer is being written any more; those that take longer than a
+        moment are cut. For a worker's end, after the engines'."""
+        if self._detached:
+            await asyncio.wait(self._detached, timeout=SETTLE_SECONDS)
+        for task in list(self._detached):
+            task.cancel()
+        await asyncio.gather(*self._detached, return_exceptions=True)
+
+    def _detach(self, generation: ConversationGeneration) -> Detached:
+        detached = Detached(generation)
+        self._detached.add(detached.task)
+        detached.task.add_done_callback(self._detached.discard)
+        return detached
 
     async def told(self, turn: Turn, principal: Principal) -> Sequence[Exchange]:
         """The exchanges that the model would be told with `turn`. Raises like `start`."""

@@ -23,7 +23,7 @@ from service.models.gguf import check_model_file
 from service.models.registry import ModelSource, resolve
 from service.settings import Settings, child_environment, load_settings
 from service.store.access_tokens import any_access_token
-from service.store.database import check_store
+from service.store.database import check_store, settle_answers
 
 # What gunicorn's own script does. gunicorn puts the present directory in front of all packages
 # before it reads its configuration, so that is imported before gunicorn can.
@@ -89,6 +89,7 @@ def serve(
     )
     plan = make_plan(settings, readable=is_readable(settings))
     check_store(settings)
+    settle_answers(settings)
     plan["is_open"] = check_door(settings)
     become_supervisor(settings, plan)
 

@@ -39,6 +39,14 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class LastExchange:
+    """The last exchange of a conversation; `key` is its answer's."""
+
+    key: int
+    exchange: Exchange
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationSummary:
     """A conversation in a list; times in seconds since 1970. `metadata` is its owner's."""
 

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Row, and_, case, delete, func, insert, or_, s
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from service.domain.chat import Message, Role
-from service.domain.conversation import AnswerState, Exchange, History, to_title
+from service.domain.conversation import AnswerState, Exchange, History, LastExchange, to_title
 from service.store.tables import conversations, messages
 
-ABANDONED_SECONDS = 60.0
+# Whoever writes an answer says so every few seconds, even while it does not grow.
+ABANDONED_SECONDS = 30.0
 T = TypeVar("T")
 
 
@@ -74,6 +75,43 @@ class SqlConversations:
             return bool(connection.scalar(wanted))
 
         return await self._database.write(work)
+
+    async def last_exchange(self, principal_id: str, conversation_id: str) -> LastExchange | None:
+        """What was said last, and what was answered; None where there is nothing."""
+        query = (
+            select(messages)
+            .join(conversations, conversations.c.key == messages.c.conversation_key)
+            .where(named(principal_id, conversation_id))
+            .order_by(messages.c.turn.desc(), messages.c.key)
+            .limit(2)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        if {row.role for row in rows} != {Role.USER.value, Role.ASSISTANT.value}:
+            return None
+        return LastExchange(rows[-1].key, to_exchange(rows))
+
+    async def reopen(self, key: int) -> bool:
+        """Have an ended answer be written on; False where it is being written, or gone."""
+        ended = or_(
+            messages.c.state != AnswerState.WRITING.value,
+            messages.c.updated_at < self._clock() - ABANDONED_SECONDS,
+        )
+        row = {
+            "state": AnswerState.WRITING.value,
+            "stop_wanted": 0,
+            "updated_at": self._clock(),
+        }
+        reopened = update(messages).where(messages.c.key == key, ended).values(row)
+        return await self._database.write(lambda c: c.execute(reopened).rowcount > 0)
+
+    async def settle_abandoned(self, seconds: float = ABANDONED_SECONDS) -> int:
+        """Have answers that nobody writes any more count as cut, also for the search; how many."""
+        before = self._clock() - seconds
+        abandoned = and_(
+            messages.c.state == AnswerState.WRITING.value, messages.c.updated_at <= before
+        )
+        settled = update(messages).where(abandoned).values(state=AnswerState.CUT.value)
+        return await self._database.write(lambda c: c.execute(settled).rowcount)
 
     async def delete(self, principal_id: str, conversation_id: str) -> bool:
         """Forget a conversation with all its messages; whether there was one."""

@@ -174,6 +174,21 @@ def check_store(settings: Settings) -> None:
     database.engine.dispose()
 
 
+def settle_answers(settings: Settings) -> None:
+    """Have the answers that were being written when the service ended count as cut. For its start,
+    before anybody writes. Blocks. Raises `ConfigurationError`."""
+    database = Database(store_url(settings))
+    try:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE messages SET state = 'cut' WHERE state = 'writing'")
+    except DatabaseError as error:
+        raise ConfigurationError(
+            f"The database {database.url.database} can't be written: {_reason(error)}."
+        ) from error
+    finally:
+        database.engine.dispose()
+
+
 def store_url(settings: Settings) -> URL:
     """Where the store is. Raises `ConfigurationError`."""
     if settings.store.url is None:

@@ -55,6 +55,7 @@ messages = Table(
     Column("stop_wanted", Integer, nullable=False, server_default=text("0")),
     Column("items", Text),
     UniqueConstraint("conversation_key", "turn", "role"),
+    Index("messages_being_written", "updated_at", sqlite_where=text("state = 'writing'")),
 )
 
 # Made by its migration, since it is sqlite's own kind of table; `rowid` is a message's key.

@@ -100,7 +100,9 @@ def test_every_route_is_seen(app: FastAPI) -> None:
 async def test_every_route_is_closed_but_for_the_written_list(app: FastAPI, secret: str) -> None:
     assert secret
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 999))
-    async with httpx.AsyncClient(transport=transport, base_url="http://parley.localhost") as stranger:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://parley.localhost"
+    ) as stranger:
         for method, path in sorted(set(operations(app.routes)) - OPEN):
             reply = await stranger.request(method, path, content=b"{")
             assert reply.status_code == 401, (method, path)
@@ -240,7 +242,9 @@ async def test_metrics_are_for_this_machine(
 ) -> None:
     assert secret
     transport = httpx.ASGITransport(app, client=peer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://parley.localhost") as scraper:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://parley.localhost"
+    ) as scraper:
         assert (await scraper.get("/metrics", headers=headers)).status_code == status
 
 

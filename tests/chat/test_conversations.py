@@ -80,6 +80,9 @@ class Unwritable:
         self.delete = store.delete
         self.list_ids = store.list_ids
         self.aclose = store.aclose
+        self.last_exchange = store.last_exchange
+        self.reopen = store.reopen
+        self.settle_abandoned = store.settle_abandoned
 
     async def write_answer(self, key: int, answer: Message, state: AnswerState) -> bool:
         raise StoreUnavailable("The database can't be used now: database or disk is full.")

@@ -50,10 +50,10 @@ class Client:
         data = self.get("/v1/models")["data"]
         return dict(data[0]) if data else None
 
-    def answer(self, body: Mapping[str, Any]) -> Iterator[Facts]:
+    def answer(self, body: Mapping[str, Any], path: str = "/chat/stream") -> Iterator[Facts]:
         """The frames of an answer, the last of which has `done`. Closing the iterator stops it."""
         try:
-            with self._http.stream("POST", "/chat/stream", json=dict(body)) as reply:
+            with self._http.stream("POST", path, json=dict(body)) as reply:
                 if reply.status_code != 200:
                     reply.read()
                     raise _refusal(reply)

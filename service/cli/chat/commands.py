@@ -34,6 +34,7 @@ class Commands:
             "/system": self._system,
             "/set": self._set,
             "/regenerate": self._regenerate,
+            "/continue": self._continue,
             "/stop": self._stop,
             "/quit": self._quit,
             "/exit": self._quit,
@@ -126,6 +127,10 @@ class Commands:
         self.screen.answer(stoppable(self.session.regenerate()))
         self.screen.say(footer(self.session))
 
+    def _continue(self, _: str) -> None:
+        self.screen.answer(stoppable(self.session.go_on()))
+        self.screen.say(footer(self.session))
+
     def _stop(self, _: str) -> None:
         if self.session.conversation_id is None:
             raise Refused("Nothing is being written.")
@@ -147,6 +152,7 @@ _HELP = (
     ("/system TEXT", "set the system prompt; without TEXT, the service's"),
     ("/set NAME VALUE", "temperature, top_p or max_tokens; VALUE may be default"),
     ("/regenerate", "answer the last message again"),
+    ("/continue", "go on with the last answer, where it was cut"),
     ("/stop", "stop an answer that another device waits for; Ctrl-C stops the one here"),
     ("/help", "this list"),
     ("/quit", "leave, as Ctrl-D does"),

@@ -62,8 +62,21 @@ class Session:
         if self.system_prompt is not None:
             body["system_prompt"] = self.system_prompt
         self.last_message = message
+        yield from self._read(self.client.answer(body))
+
+    def go_on(self) -> Iterator[str]:
+        """More of the last answer, where it was cut."""
+        if self.conversation_id is None:
+            raise Refused("There is no answer yet to go on with.")
+        body = {name: value for name, value in self.options.items() if value is not None}
+        if self.system_prompt is not None:
+            body["system_prompt"] = self.system_prompt
+        path = f"/v1/conversations/{quote(self.conversation_id, safe='')}/continue"
+        yield from self._read(self.client.answer(body, path))
+
+    def _read(self, frames: Iterator[Facts]) -> Iterator[str]:
         began = 0.0
-        for frame in self.client.answer(body):
+        for frame in frames:
             if session_id := frame.get("session_id"):
                 self.conversation_id = session_id
             if token := frame.get("token"):

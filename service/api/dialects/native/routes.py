@@ -34,6 +34,7 @@ from service.api.dialects.native.translate import (
 from service.api.replies import Json
 from service.api.streaming import EventStream, Frames, while_connected
 from service.chat.conversations import ConversationGeneration
+from service.chat.detached import Detached
 from service.chat.generate import collect
 from service.domain.conversation import valid_conversation_id
 from service.domain.errors import ConversationNotFound
@@ -166,7 +167,7 @@ async def list_sessions(conversations: ConversationsDep, principal: PrincipalDep
     return Json({"sessions": ids, "count": len(ids)})
 
 
-def _headers(generation: ConversationGeneration) -> dict[str, str]:
+def _headers(generation: ConversationGeneration | Detached) -> dict[str, str]:
     """What the older shapes have no field for."""
     headers = {
         "X-Session-Id": generation.conversation_id,

@@ -32,6 +32,12 @@ class ChatBody(BaseModel):
         "as fit with `user_input`, 5 with `message`.",
     )
 
+    background: bool = Field(
+        False,
+        description="The answer goes on, and is kept, when the connection closes; "
+        "`POST /v1/conversations/{id}/stop` ends it.",
+    )
+
     @model_validator(mode="after")
     def _one_vocabulary(self) -> Self:
         if self.user_input is None and self.message is None:

@@ -54,6 +54,7 @@ def to_turn(body: ChatBody, request_id: str, system_prompt: str) -> Turn:
         ),
         max_tokens=_MAX_TOKENS if body.max_tokens is None else min(body.max_tokens, 2**31 - 1),
         request_id=request_id,
+        detached=body.background,
     )
 
 

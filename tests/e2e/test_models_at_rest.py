@@ -1,0 +1,125 @@
+"""Models that leave memory, serve one caller, or outlast a restart; with real engines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.models.registry import BUILT_IN_DIR
+from tests.e2e.parley import PARLEY, Parley, running_parley
+
+pytestmark = [pytest.mark.model, pytest.mark.faults]
+
+POCKET = BUILT_IN_DIR / "pocket.gguf"
+
+
+def add_other(folder: Path) -> None:
+    models = folder / "state" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    shutil.copy(POCKET, models / "other.gguf")
+    (models / "registry.toml").write_text('[other]\nfile = "other.gguf"\n')
+
+
+def create_token(folder: Path, name: str, *scopes: str) -> dict[str, str]:
+    done = subprocess.run(
+        [
+            str(PARLEY),
+            "token",
+            "create",
+            "--name",
+            name,
+            *(w for s in scopes for w in ("--scope", s)),
+        ],
+        env={**os.environ, "PARLEY_STATE_DIR": str(folder / "state")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    secret = next(word for word in done.stdout.split() if word.startswith("parley_"))
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def engines_of(parley: Parley, **options: dict[str, str]) -> list[tuple[str, str]]:
+    state = httpx.get(f"{parley.url}/v1/models/state", timeout=10, **options).json()  # type: ignore[arg-type]
+    return [(engine["model"], engine["state"]) for engine in state["engines"]]
+
+
+def wait_for(parley: Parley, state: str) -> None:
+    """Follow the events until the one engine is in `state`."""
+    with httpx.stream("GET", f"{parley.url}/v1/models/events", timeout=60) as events:
+        for line in events.iter_lines():
+            if f'"state":"{state}"' in line:
+                return
+
+
+def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Path) -> None:
+    rest = {
+        "PARLEY_MODEL__UNLOAD_AFTER_SECONDS": "1.5",
+        "PARLEY_API__KEEPALIVE_COMMENT_SECONDS": "0.2",
+    }
+    with running_parley(tmp_path, "--model", "pocket", environment=rest) as parley:
+        parley.wait_healthy()
+        name = parley.chat("What is the capital of France?").json()["model"]
+        wait_for(parley, "asleep")
+        health = parley.get("/health")
+        assert (health.status_code, health.json()["asleep"]) == (200, True)
+        assert "parley_engine_asleep 1.0" in parley.get("/metrics").text
+        body = {"message": "What is the capital of France?"}
+        with httpx.stream("POST", f"{parley.url}/chat/stream", json=body, timeout=60) as reply:
+            lines = [line for line in reply.iter_lines() if line]
+        assert lines[0].startswith(": ")
+        assert '"done":true' in lines[-1]
+        assert any('"token"' in line for line in lines)
+        assert engines_of(parley) == [(name, "ready")]
+        wait_for(parley, "asleep")
+        assert parley.chat("What is the capital of France?").status_code == 200
+        assert parley.stop() == 0
+
+
+def test_a_caller_chooses_for_itself_and_an_operator_for_everybody(tmp_path: Path) -> None:
+    add_other(tmp_path)
+    ann = create_token(tmp_path, "ann", "chat")
+    boss = create_token(tmp_path, "boss", "chat", "models:switch")
+    with running_parley(tmp_path, "--model", "pocket") as parley:
+        parley.wait_healthy()
+
+        def switch(model: str, who: dict[str, str]) -> httpx.Response:
+            body = {"model_name": model}
+            address = f"{parley.url}/api/v1/chat/switch-model"
+            return httpx.post(address, json=body, headers=who, timeout=60)
+
+        assert switch("other", ann).json()["model_name"] == "other"
+        assert sorted(engines_of(parley, headers=ann)) == [("other", "ready"), ("pocket", "ready")]
+        for who in (ann, boss):
+            reply = httpx.post(
+                f"{parley.url}/chat", json={"message": "Say hello."}, headers=who, timeout=60
+            )
+            assert reply.status_code == 200
+        spent = httpx.get(f"{parley.url}/v1/me/usage", headers=ann, timeout=10).text
+        assert '"other"' in spent
+        assert switch("other", boss).status_code == 200
+        models = httpx.get(f"{parley.url}/v1/models", headers=ann, timeout=10).json()["data"]
+        assert models[0]["id"] == "other"
+
+
+def test_a_switch_outlasts_a_restart_until_the_settings_name_another(tmp_path: Path) -> None:
+    add_other(tmp_path)
+    (tmp_path / "third.gguf").write_bytes(POCKET.read_bytes())
+
+    def served(*arguments: str) -> str:
+        with running_parley(tmp_path, *arguments) as parley:
+            parley.wait_healthy()
+            if arguments == ("--model", "pocket") and not choice.exists():
+                body = {"model": "other", "wait": True}
+                httpx.post(f"{parley.url}/v1/models/switch", json=body, timeout=60)
+            return str(parley.get("/v1/models").json()["data"][0]["id"])
+
+    choice = tmp_path / "state" / "model-choice.json"
+    assert served("--model", "pocket") == "other"
+    assert served("--model", "pocket") == "other"
+    assert served("--model", str(tmp_path / "third.gguf")) == "third"
