@@ -36,7 +36,7 @@ _U32, _STRING, _ARRAY, _I32, _F32 = 4, 8, 9, 5, 6
 # expression or another.
 SPLITTERS = ("default", "qwen2", "deepseek-llm", "tekken", "gpt-4o")
 MEGABYTE = 1_000_000
-LONG_TEXTS = ("a" * MEGABYTE, "7" * MEGABYTE)
+LONG_LETTERS = ("a", "7")
 OTHER_TEXTS = (" " * 20_000, "é" * 10_000, "\n" * 20_000)
 
 # What llama.cpp asserts while it loads: the process ends, and says why before it does.
@@ -86,10 +86,11 @@ class SplitBy(RandomModel):
         return {**super()._byte_level(), "pre": (_STRING, self.splitter)}
 
 
-def long_texts(directory: Path, splitter: str) -> Outcome:
-    """A megabyte of one letter, to each kind of tokenizer."""
+def long_texts(directory: Path, splitter: str, size: str) -> Outcome:
+    """So much of one letter, to each kind of tokenizer."""
     model = SplitBy(layers=1, embedding=64, feed_forward=64, heads=2, splitter=splitter)
-    return tokenize_all(load(model.write(directory / "split.gguf")), LONG_TEXTS + OTHER_TEXTS)
+    texts = (*(letter * int(size) for letter in LONG_LETTERS), *OTHER_TEXTS)
+    return tokenize_all(load(model.write(directory / "split.gguf")), texts)
 
 
 def long_sentencepiece(directory: Path) -> Outcome:
@@ -97,7 +98,7 @@ def long_sentencepiece(directory: Path) -> Outcome:
         layers=1, embedding=64, feed_forward=64, heads=2, kv_heads=2, sentencepiece=True
     )
     # Pieces that it has no token for are joined in quadratic time: a megabyte would take minutes.
-    texts = (*(text[:20_000] for text in LONG_TEXTS), *OTHER_TEXTS)
+    texts = (*(letter * 20_000 for letter in LONG_LETTERS), *OTHER_TEXTS)
     return tokenize_all(load(model.write(directory / "pieces.gguf")), texts)
 
 

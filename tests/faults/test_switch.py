@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,9 +19,11 @@ POCKET = BUILT_IN_DIR / "pocket.gguf"
 LONG = 600  # tokens: eight streams of Pocket outlast the start of an engine
 
 
-@pytest.fixture
-def parley(tmp_path: Path) -> Iterator[Parley]:
-    models = tmp_path / "state" / "models"
+@pytest.fixture(scope="module")
+def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
+    """Pocket answers before and after every test."""
+    folder = tmp_path_factory.mktemp("switch")
+    models = folder / "state" / "models"
     models.mkdir(parents=True)
     shutil.copy(POCKET, models / "other.gguf")
     (models / "broken.gguf").write_bytes(POCKET.read_bytes()[:100_000])
@@ -33,7 +34,7 @@ def parley(tmp_path: Path) -> Iterator[Parley]:
         '[[dull.golden]]\nprompt = "What is the capital of France?"\npattern = "Rome"\n'
         '[slow]\nfile = "other.gguf"\nmin_tokens_per_second = 1e9\n'
     )
-    with running_parley(tmp_path, "--model", "pocket") as service:
+    with running_parley(folder, "--model", "pocket") as service:
         service.wait_healthy()
         yield service
 
@@ -84,6 +85,7 @@ def test_under_eight_streams_nothing_breaks_and_nobody_is_refused(parley: Parley
     assert set(callers.statuses) == {200}
     assert len(callers.statuses) > 10
     assert parley.get("/v1/models").json()["data"][0]["id"] == "other"
+    assert switch(parley, "pocket").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_under_eight_streams_nothing_breaks_and_nobody_is_refused(parley: Parley
 def test_a_bad_model_leaves_the_old_one_serving_and_says_why(
     parley: Parley, model: str, status: int, words: str
 ) -> None:
-    with Callers(parley, 2) as callers:
+    with Callers(parley, 1) as callers:
         reply = switch(parley, model)
     message = reply.json()["error"]["message"]
     assert (reply.status_code, words in message) == (status, True), message
