@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,13 @@ def parley(tmp_path: Path) -> Iterator[Parley]:
     ) as service:
         service.wait_healthy()
         yield service
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for those of sockets below it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def events(service: Parley, name: str) -> list[dict[str, object]]:
@@ -147,9 +155,10 @@ def test_when_the_supervisor_is_killed_everything_goes(parley: Parley) -> None:
     assert ended(processes, 10)
 
 
-def test_what_a_killed_supervisor_left_is_gone_after_the_next_start(tmp_path: Path) -> None:
-    base = tmp_path / "x"
-    base.mkdir()
+def test_what_a_killed_supervisor_left_is_gone_after_the_next_start(
+    tmp_path: Path, short_path: Path
+) -> None:
+    base = short_path
     variables = {"XDG_RUNTIME_DIR": str(base)}
     with running_parley(tmp_path, "--model", "pocket", environment=variables) as first:
         first.wait_healthy()
