@@ -12,7 +12,7 @@ def describe(model: LoadedModel, vocabulary: Vocabulary, name: str, slots: Sizes
     """The facts; `slots` are as long as conversations may be."""
     return ModelInfo(
         name=name,
-        description=model.description,
+        description=in_words(model.description, model.num_parameters),
         context_length=slots.cells,
         trained_context_length=model.trained_context_length,
         num_slots=slots.slots,
@@ -28,3 +28,10 @@ def describe(model: LoadedModel, vocabulary: Vocabulary, name: str, slots: Sizes
         markup_tokens=vocabulary.markup_tokens,
         infill_tokens=vocabulary.infill(),
     )
+
+
+def in_words(description: str, num_parameters: int) -> str:
+    """llama.cpp's words for a model, with its size where llama.cpp has no name for that."""
+    millions = num_parameters / 1e6
+    size = f"{millions:.1f}M" if millions < 1000 else f"{millions / 1000:.1f}B"
+    return description.replace("?B", size)
