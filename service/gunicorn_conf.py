@@ -38,7 +38,7 @@ class ParleyWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn's side is u
 
     CONFIG_KWARGS = {  # noqa: RUF012  # the name and type are the parent's
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "service.api.connection:Connection",
         "lifespan": "on",
         "server_header": False,
         "access_log": False,

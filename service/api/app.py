@@ -21,7 +21,13 @@ from service.api.access import Access
 from service.api.deps import Parts
 from service.api.dialects import anthropic, legacy, llama_server, native, openai, responses
 from service.api.errors import ErrorReplies, install_error_replies
-from service.api.middleware import BodyLimit, InternalErrors, Requests, SecurityHeaders
+from service.api.middleware import (
+    BodyDeadline,
+    BodyLimit,
+    InternalErrors,
+    Requests,
+    SecurityHeaders,
+)
 from service.api.patience import Patience
 from service.api.terms import StatedTerms
 from service.auth.door import Door, is_reachable_by_others
@@ -56,6 +62,11 @@ from service.store.items import SqlItems
 from service.store.preferences import SqlPreferences
 from service.store.responses import SqlResponses
 from service.store.spending import SqlSpending
+
+# How slowly a body may arrive; as nginx has it, which lets nobody be slow at our expense.
+SILENCE_SECONDS = 15.0
+SLOWEST_SECONDS = 30.0
+LEAST_BYTES_PER_SECOND = 16 * 1024
 
 # The first prefix that a path carries decides, so narrower ones come first, the empty one last.
 DIALECTS = (anthropic, responses, openai, legacy, native)
@@ -122,6 +133,11 @@ def _middleware(settings: Settings, replies: ErrorReplies) -> list[Middleware]:
         *_cors(settings.api.cors_origins.replace(",", " ").split()),
         Middleware(Access, replies=replies),
         Middleware(BodyLimit, max_bytes=settings.api.max_body_bytes),
+        Middleware(
+            BodyDeadline,
+            silence_seconds=SILENCE_SECONDS,
+            most_seconds=SLOWEST_SECONDS + settings.api.max_body_bytes / LEAST_BYTES_PER_SECOND,
+        ),
         Middleware(Patience, paths=dialects, seconds=settings.api.keepalive_comment_seconds),
         Middleware(StatedTerms, replies=replies),
     ]

@@ -45,6 +45,14 @@ STATUSES: Mapping[type[errors.ServiceError], int] = {
 }
 
 CLIENT_GONE = 499
+# Where people's words belong. An error repeats none of them, also where they are not in place.
+_CONTENTS = frozenset(
+    {
+        *("arguments", "content", "documents", "input", "input_prefix", "input_suffix"),
+        *("instructions", "message", "messages", "prompt", "query", "reasoning_content"),
+        *("suffix", "system", "system_prompt", "text", "thinking", "user_input"),
+    }
+)
 _MAX_SHOWN = 60
 
 
@@ -158,7 +166,7 @@ def framework_problem(request: Request, error: HTTPException) -> Problem:
         return Problem(400, "invalid_request", "The body is not valid UTF-8.")
     if error.status_code == 400:
         return Problem(400, "invalid_request", "The body cannot be read as JSON.")
-    code = "payload_too_large" if error.status_code == 413 else "http_error"
+    code = {408: "request_timeout", 413: "payload_too_large"}.get(error.status_code, "http_error")
     return Problem(error.status_code, code, str(error.detail))
 
 
@@ -191,7 +199,13 @@ def _sentence(param: str, fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"{param} is missing."
     expectation = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{param}{_shown(fault['input'])} is not accepted: {expectation}."
+    is_said = isinstance(fault["input"], str) and _last_name(param) in _CONTENTS
+    shown = "" if is_said else _shown(fault["input"])
+    return f"{param}{shown} is not accepted: {expectation}."
+
+
+def _last_name(param: str) -> str:
+    return param.rpartition(".")[2].partition("[")[0]
 
 
 def _shown(value: object) -> str:

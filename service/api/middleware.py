@@ -1,5 +1,5 @@
 """What happens to every request before and after its route. Plain ASGI classes, outermost first:
-`Requests`, `InternalErrors`, `SecurityHeaders`, `access.Access`, `BodyLimit`.
+`Requests`, `InternalErrors`, `SecurityHeaders`, `access.Access`, `BodyLimit`, `BodyDeadline`.
 """
 
 from __future__ import annotations
@@ -223,6 +223,45 @@ class BodyLimit:
                         return
         except TimeoutError:
             _log.info("body_abandoned", num_dropped_bytes=num_dropped)
+
+
+class BodyDeadline:
+    """Refuse bodies that trickle in: after `silence_seconds` without a byte, and in any case after
+    `most_seconds`."""
+
+    def __init__(self, app: ASGIApp, silence_seconds: float, most_seconds: float) -> None:
+        self.app = app
+        self.silence_seconds = silence_seconds
+        self.most_seconds = most_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        deadline: float | None = None
+        is_whole = is_late = False
+
+        async def in_time() -> Message:
+            nonlocal is_whole, is_late, deadline
+            if is_whole:  # what comes now is that the client leaves, whenever it likes
+                return await receive()
+            deadline = deadline or time.monotonic() + self.most_seconds
+            left = min(self.silence_seconds, deadline - time.monotonic())
+            try:
+                async with asyncio.timeout(max(left, 0.0)):
+                    message = await receive()
+            except TimeoutError:
+                is_late = True
+                raise HTTPException(408, "The body did not arrive in time.") from None
+            is_whole = not message.get("more_body", False)
+            return message
+
+        async def closing(message: Message) -> None:
+            if is_late and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, in_time, closing)
 
 
 def _announced_bytes(scope: Scope) -> int | None:

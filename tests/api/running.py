@@ -11,8 +11,10 @@ from pathlib import Path
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.api.app import create_app
+from service.api.connection import Connection
 from service.settings import ApiSettings, AuthSettings, EmbedSettings, RerankSettings, Settings
 from tests.fakes.engine import FakeEngine
 
@@ -59,10 +61,12 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(app: FastAPI) -> AsyncIterator[str]:
+async def listening(app: ASGIApp, connection: type[Connection] = Connection) -> AsyncIterator[str]:
     """`app` on a real port, in this event loop; yields its URL. Its lifespan must be running."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, http=connection, lifespan="off", log_config=None, timeout_graceful_shutdown=2
+        )
         server = _Server(config)
         serving = asyncio.create_task(server.serve([listener]))
         host, port = listener.getsockname()

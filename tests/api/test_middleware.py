@@ -155,7 +155,7 @@ async def test_a_chunked_body_without_end_is_refused_as_it_arrives(address: str)
     host, port = address.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
     chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
@@ -175,7 +175,8 @@ async def test_a_body_that_is_announced_too_large_is_refused_unread(address: str
     host, port = address.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\n"
         b"Content-Length: 10000000\r\n\r\n"
     )
     async with asyncio.timeout(10):

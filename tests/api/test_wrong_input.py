@@ -80,7 +80,7 @@ OPENAI: list[tuple[Any, int, str | None, str]] = [
     ({}, 400, "messages", "messages is missing."),
     ({"messages": []}, 400, "messages", "messages is empty; send at least one."),
     ({"messages": [{}]}, 400, "messages[0].role", "messages[0].role is missing."),
-    ({"messages": "hi"}, 400, "messages", "messages ('hi') is not accepted: input should be"),
+    ({"messages": "hi"}, 400, "messages", "messages is not accepted: input should be"),
     (message(role="boss"), 400, "messages[0].role", "messages[0].role ('boss') is not accepted"),
     (message(content=None), 400, "messages[0].content", "messages[0].content is missing."),
     (message(content=5), 400, "messages[0].content", "send a string or a list of parts."),

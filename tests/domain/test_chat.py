@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.chat import ChatRequest, Message, Role
+from service.domain.chat import ChatRequest, Message, Role, Tool
 from service.domain.errors import InvalidRequest
 
 HELLO = (Message(Role.USER, "Hello"),)
@@ -34,3 +34,13 @@ def test_a_wrong_request_is_refused_by_name(
     with pytest.raises(InvalidRequest) as caught:
         ChatRequest(**{"messages": HELLO, **wrong})
     assert (caught.value.param, caught.value.message) == (param, sentence)
+
+
+def test_tools_are_neither_too_many_nor_too_large() -> None:
+    many = tuple(Tool(f"tool{number}") for number in range(129))
+    with pytest.raises(InvalidRequest, match="tools has 129 entries; at most 128 are accepted"):
+        ChatRequest(HELLO, tools=many)
+    ChatRequest(HELLO, tools=many[1:])
+    large = (Tool("a", description="a" * 200_000),)
+    with pytest.raises(InvalidRequest, match="200002 characters .* at most 196608 are accepted"):
+        ChatRequest(HELLO, tools=large)

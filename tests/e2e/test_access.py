@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -76,3 +77,44 @@ def test_a_token_holds_in_every_worker_from_its_making_to_its_end(
     assert "access_is_open" not in log
     assert secret[13:] not in log
     assert rotated[13:] not in log
+
+
+def test_what_one_tenant_s_prompt_left_in_the_cache_is_not_another_s(
+    parley: Parley, folder: Path
+) -> None:
+    mine, yours = (token(folder, "create", "--name", name) for name in ("mine", "yours"))
+    prompt = "What is the capital of France? " + "Please think of the rivers. " * 30
+    found = [cached_tokens(parley, secret, prompt) for secret in (mine, mine, yours, yours)]
+    assert found[1] > found[0]
+    assert found[3] == found[1]
+    assert found[2] <= found[0]
+
+
+def cached_tokens(parley: Parley, secret: str, prompt: str) -> int:
+    reply = httpx.post(
+        f"{parley.url}/v1/chat/completions",
+        json=chat_body(prompt, max_tokens=4),
+        headers={"Authorization": f"Bearer {secret}"},
+        timeout=60,
+    )
+    assert reply.status_code == 200, reply.text
+    cached: int = reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return cached
+
+
+def test_a_limit_holds_in_all_workers_together_and_all_of_it_can_be_had(
+    parley: Parley, folder: Path
+) -> None:
+    secret = token(folder, "create", "--name", "limited", "--requests-per-minute", "20")
+
+    def ask(_number: int) -> int:
+        return httpx.post(
+            f"{parley.url}/tokenize",
+            json={"content": "Hello"},
+            headers={"Authorization": f"Bearer {secret}"},
+            timeout=60,
+        ).status_code
+
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(ask, range(60)))
+    assert (found.count(200), found.count(429)) == (20, 40)

@@ -126,6 +126,7 @@ def be_refused(client: httpx.Client, canaries: Canaries) -> None:
             {"messages": long, "input": long, "message": f"{word} " * 600, "max_tokens": 4},
             {"messages": {"content": word}, "input": {"content": word}, "message": [word]},
             {"messages": said, "max_tokens": -1, "temperature": 99, "message": word, "input": word},
+            {"messages": word, "input": 5, "message": 5, "prompt": 5, "system": word},
             {"messages": [{"content": word}], "input": [{"content": word}], "max_tokens": 4},
         ):
             reply = client.post(path, json={"model": "pocket", **body})
