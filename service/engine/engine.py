@@ -6,8 +6,10 @@ What to do next is decided in scheduler.py and slots.py; it is done in reading.p
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from service import log
 from service.domain.errors import GenerationFailed, ServiceError
@@ -28,6 +30,7 @@ from service.engine.inbox import (
     refusal,
 )
 from service.engine.kv.cache import Cache, create_cache
+from service.engine.kv.keeping import Keeping
 from service.engine.kv.residency import Residency
 from service.engine.kv.slots import Placement, Slots
 from service.engine.order.cost import CostModel
@@ -74,6 +77,9 @@ class Engine:
         self.max_backlog = settings.max_waiting + runner.num_slots
         self.turn_started = 0.0
         self._residency = Residency(runner, self.slots, self.gauges, self.cost, self.cache, clock)
+        self._keeping = Keeping(
+            self.slots, self._residency, self.cache, settings.park_after_seconds, clock
+        )
         self._progress = Progress(outbox)
         parts = Parts(
             runner,
@@ -133,15 +139,21 @@ class Engine:
         self._report()
         self.reading.step()
         self._report()
+        self._keeping.step()
 
     def _receive(self) -> None:
         if self.scheduler.idle and self.inbox.empty():
             self._publish()
             self.turn_started = 0.0
-            self._obey(self.inbox.get())
+            self._wait()
         self.turn_started = self._clock()
         while not self.inbox.empty():
             self._obey(self.inbox.get())
+
+    def _wait(self) -> None:
+        """For a command, or until idle conversations should be copied."""
+        with suppress(queue.Empty):
+            self._obey(self.inbox.get(timeout=self._keeping.due_in()))
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Tokenized):

@@ -112,6 +112,11 @@ class Archive:
             self._pending_bytes += parked.size
         self._pending.put(parked)
 
+    @property
+    def pending_bytes(self) -> int:
+        """What is waiting to be written."""
+        return self._pending_bytes
+
     def fetch(self, prompt: Prefix, present: int) -> Parked | None:
         """What has most of the prompt (under its tag), if that is more than the `present` tokens by
         enough. It is not here any more then."""

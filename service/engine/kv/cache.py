@@ -30,6 +30,8 @@ class Cache:
         self._salt = salt
         self._archive = archive
         self._transcripts = Transcripts(runner.spelling)
+        # What is on disk, and in these slots, too.
+        self._at_hand: dict[int, Prefix] = {}
         self.parking = Parking(budget, self._tag, self._evict)
         for tag, transcript in archive.transcripts() if archive is not None else ():
             self._transcripts.remember(tag, transcript)
@@ -43,8 +45,9 @@ class Cache:
         """Bring into memory what is on disk of the prompt, if that is much."""
         if self._archive is None:
             return
-        nearer = self.parking.best_for(prompt)
-        parked = self._archive.fetch(self.parking.tagged(prompt), nearer[1] if nearer else 0)
+        nearer, wanted = self.parking.best_for(prompt), self.parking.tagged(prompt)
+        at_hand = [prefix.reusable_for(wanted) for prefix in list(self._at_hand.values())]
+        parked = self._archive.fetch(wanted, max(nearer[1] if nearer else 0, *at_hand, 0))
         if parked is not None:
             self.parking.put(parked)
 
@@ -57,17 +60,59 @@ class Cache:
         """For after the end of this process."""
         self._evict(parked)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether anything is left of it when the process is gone."""
+        return self._archive is not None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether what was kept before is on its way to the disk still."""
+        return self._archive is not None and self._archive.pending_bytes > 0
+
+    def unkept(self) -> list[float]:
+        """Since when there has been what is in memory only."""
+        return [parked.since for parked in self.parking.unkept()] if self._archive else []
+
+    def keep_one(self, before: float) -> int:
+        """A copy on disk of what has been in memory for longest, if that was before then; its size
+        in bytes, 0 where there is none."""
+        oldest = min(self.parking.unkept(), key=lambda parked: parked.since, default=None)
+        if self._archive is None or oldest is None or oldest.since > before:
+            return 0
+        self._archive.put(oldest)
+        oldest.is_kept = True
+        return oldest.size
+
+    def holds(self, slot: int, prefix: Prefix | None) -> None:
+        """The slot has been filled anew: with this, which is on disk as well, or with something
+        else."""
+        self._at_hand.pop(slot, None)
+        if prefix is not None:
+            self._at_hand[slot] = prefix
+
+    def cut(self, slot: int, length: int) -> None:
+        """Only so many first tokens are left in the slot."""
+        prefix = self._at_hand.get(slot)
+        if prefix is not None and length < len(prefix.tokens):
+            del self._at_hand[slot]
+
+    def has_copy(self, slot: int, num_tokens: int) -> bool:
+        """Whether all that the slot holds is on disk."""
+        prefix = self._at_hand.get(slot)
+        return prefix is not None and len(prefix.tokens) == num_tokens
+
     def close(self, seconds: float) -> None:
         """What is in memory goes to disk, for so many seconds at most."""
         if self._archive is None:
             return
         for parked in self.parking.empty():
-            self._archive.put(parked)
+            self._evict(parked)
         self._archive.close(seconds)
 
     # --- inside ------------------------------------------------------------------------------
     def _evict(self, parked: Parked) -> None:
-        if self._archive is not None:
+        if self._archive is not None and not parked.is_kept:
             self._archive.put(parked)
 
     def _tag(self, cache_key: str) -> str:

@@ -21,7 +21,8 @@ class Parked:
     """What a slot held: `state` as the runner saved it, for the tokens of `prefix`.
 
     The prefix is under the tag of its cache key, not under the key. `seconds` is what reading the
-    tokens took. `tier` says where it comes from.
+    tokens took. `tier` says where it comes from, `since` when it was parked, and `is_kept` whether
+    there is a copy of it on disk.
     """
 
     prefix: Prefix
@@ -29,6 +30,8 @@ class Parked:
     seconds: float
     transcript: Transcript | None = None
     tier: str = "memory"
+    since: float = 0.0
+    is_kept: bool = False
     rank: float = 0.0
 
     @property
@@ -101,6 +104,11 @@ class Parking:
         wanted = self.tagged(held)
         with self._lock:
             return any(parked.prefix.continues(wanted) for parked in self._tier)
+
+    def unkept(self) -> list[Parked]:
+        """Of what there is no copy on disk."""
+        with self._lock:
+            return [parked for parked in self._tier if not parked.is_kept]
 
     def empty(self) -> Iterable[Parked]:
         """Everything, what is worth most first; nothing is kept."""

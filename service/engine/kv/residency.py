@@ -65,6 +65,11 @@ class Residency:
             held = self._runner.fork(source.index, slot.index, length)
         else:
             held = self._runner.trim(slot.index, min(length, slot.num_tokens))
+        if parked is not None:
+            self._cache.holds(slot.index, parked.prefix if parked.is_kept else None)
+        elif source is not slot:
+            self._cache.holds(slot.index, None)
+        self._cache.cut(slot.index, held)
         self._write(slot, sequence, held)
         self._count(placement, held)
 
@@ -97,6 +102,7 @@ class Residency:
         slot = sequence.lane
         held = min(self._runner.resident(slot.index), len(sequence.token_ids) - 1)
         self._write(slot, sequence, self._runner.trim(slot.index, held))
+        self._cache.cut(slot.index, slot.num_tokens)
         sequence.num_computed = slot.num_tokens
         sequence.num_cached = min(sequence.num_cached, sequence.num_computed)
 
@@ -118,11 +124,29 @@ class Residency:
     def clear(self, slot: Slot) -> None:
         """Trust nothing of what is there."""
         slot.num_tokens = self._runner.trim(slot.index, 0)
+        self._cache.cut(slot.index, 0)
+
+    def copy_out(self, slot: Slot) -> int | None:
+        """A copy on disk of what a free slot holds; its size in bytes, 0 where it is not worth it,
+        None where those who are being answered would notice."""
+        if slot.num_tokens < MIN_TOKENS or self._cache.has_copy(slot.index, slot.num_tokens):
+            return 0
+        seconds = self._runner.state_size(slot.index) * self._byte_seconds
+        if seconds * _COPIES > self._cost.reading_seconds(slot.num_tokens):
+            return 0
+        if not self._is_affordable(seconds):
+            return None
+        parked = self._taken_out(slot)
+        self._cache.keep(parked)
+        self._cache.holds(slot.index, parked.prefix)
+        return parked.size
 
     def leave(self, seconds: float) -> None:
         """The engine ends: what is worth it goes to disk, the latest first, in so many seconds."""
         until = self._clock() + seconds
         for slot in sorted(self._slots, key=lambda slot: -slot.last_used):
+            if self._cache.has_copy(slot.index, slot.num_tokens):
+                continue
             if self._clock() < until and slot.num_tokens >= MIN_TOKENS:
                 self._cache.keep(self._taken_out(slot))
         self._cache.close(until - self._clock())
@@ -149,13 +173,19 @@ class Residency:
         if slot.lost(kept) < MIN_TOKENS or not self._cache.parking.room:
             return
         size = self._runner.state_size(slot.index)
-        seconds = size * (self._seconds_per_byte or _ASSUMED_SECONDS_PER_BYTE)
+        seconds = size * self._byte_seconds
         if size > self._cache.parking.room or not self._is_affordable(seconds):
             return
         if seconds * _COPIES > self._cost.reading_seconds(slot.num_tokens):
             return
         if not self._cache.parking.covers(slot.held):
-            self._cache.parking.put(self._taken_out(slot))
+            parked = self._taken_out(slot)
+            parked.is_kept = self._cache.has_copy(slot.index, slot.num_tokens)
+            self._cache.parking.put(parked)
+
+    @property
+    def _byte_seconds(self) -> float:
+        return self._seconds_per_byte or _ASSUMED_SECONDS_PER_BYTE
 
     def _is_affordable(self, seconds: float) -> bool:
         """Whether those who are being answered hardly notice that nothing happens for so long."""
@@ -176,6 +206,7 @@ class Residency:
             state,
             self._cost.reading_seconds(slot.num_tokens),
             slot.transcript,
+            since=self._clock(),
         )
 
     def _restore(self, slot: Slot, parked: Parked, length: int) -> int:
