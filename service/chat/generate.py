@@ -296,8 +296,8 @@ class Chat:
         if guest is not None:
             return guest
         client = self.engines.current()
-        served, status = client.model.name, self.engines.status
-        known = model in (None, served, status.wanted_model, status.stand_in_model)
+        served = client.model.name
+        known = model in (None, served) or model in self.engines.status.names
         if not known and not self._is_alias(model or ""):
             raise ModelNotFound(
                 f"The model `{model}` does not exist; this service serves `{served}`.",

@@ -37,8 +37,7 @@ async def detokenize(engines: Engines, token_ids: tuple[int, ...], model: str | 
 
 def _client_of(engines: Engines, model: str | None) -> EngineClient:
     chat = engines.current()
-    status = engines.status
-    if model in (None, chat.model.name, status.wanted_model, status.stand_in_model):
+    if model in (None, chat.model.name) or model in engines.status.names:
         return chat
     for mode in (Mode.EMBED, Mode.RERANK):
         with suppress(EngineUnavailable):

@@ -109,7 +109,9 @@ class ServiceStatus:
 
     `wanted_model` is the configured one; where it is not the current engine's, `stand_in_model`
     is serving, and `notice` says why in one sentence. Both names mean the current engine, so that
-    a client which chose one of them keeps working after the switch. `crashed` are the ids of the
+    a client which chose one of them keeps working after the switch. `configured_model` is what the
+    settings name: it means the current engine, too, also after an operator's switch, which lasts
+    until the next start. `crashed` are the ids of the
     latest engines that died while they served.
     """
 
@@ -126,6 +128,13 @@ class ServiceStatus:
     degraded: str | None = None
     switch: SwitchStatus | None = None
     crashed: tuple[int, ...] = ()
+    configured_model: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the current engine is called beside its own name."""
+        named = (self.wanted_model, self.stand_in_model, self.configured_model)
+        return frozenset(name for name in named if name)
 
     @property
     def sleeper(self) -> EngineStatus | None:

@@ -129,6 +129,7 @@ class Herald:
             self._status,
             phase=phase,
             wanted_model=wanted.name,
+            configured_model=self._plan.wanted.name,
             current=current.last_id if current is not None else None,
             engines=self._engines(),
             download=self.download,

@@ -139,6 +139,15 @@ async def test_the_stand_in_s_name_still_works_once_the_configured_model_answers
     assert generation.model.name == "fake"
 
 
+async def test_after_a_switch_the_configured_model_s_name_means_the_new_one() -> None:
+    engine = FakeEngine()
+    engine.status = replace(engine.status, wanted_model="fake", configured_model="qwen")
+    generation = await chat_with(engine).start(ask("Hi", model="qwen"), ANONYMOUS)
+    assert generation.model.name == "fake"
+    with pytest.raises(ModelNotFound, match="`other` does not exist; this service serves `fake`"):
+        await chat_with(engine).start(ask("Hi", model="other"), ANONYMOUS)
+
+
 async def test_too_many_messages_are_refused() -> None:
     chat = Chat(FakeEngine(), ChatSettings(max_messages=2))
     request = ChatRequest((Message(Role.USER, "Hi"),) * 3)

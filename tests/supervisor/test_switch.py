@@ -68,6 +68,8 @@ def test_the_new_model_is_tried_before_it_takes_over(tmp_path: Path) -> None:
         done = end_of_switch(service)
         assert done.switch is not None
         assert (model_of(done), done.wanted_model, done.switch.phase) == ("new", "new", DONE)
+        assert done.configured_model == "old"
+        assert done.names == {"old", "new"}
         assert (done.switch.previous, done.notice, done.stand_in_model) == ("old", None, None)
         service.wait_for(lambda s: [e.state for e in s.engines] == [EngineState.READY])
         assert service.end() == 0
