@@ -56,7 +56,7 @@ from service.store.access_tokens import SqlAccessTokens
 from service.store.admissions import SqlAdmissions
 from service.store.archive import SqlArchive
 from service.store.conversations import SqlConversations
-from service.store.database import open_database
+from service.store.database import Database, open_database
 from service.store.failures import SqlFailures
 from service.store.items import SqlItems
 from service.store.preferences import SqlPreferences
@@ -164,55 +164,58 @@ def _lifespan(settings: Settings, engines: Engines | None, store: ConversationSt
         BUILD_INFO.labels(__version__).set(1)
         used_engines = engines or _connect(settings)
         database = await open_database(settings)
-        tokens = AccessTokens(SqlAccessTokens(database))
-        names = OwnNames(settings.api.allowed_hosts)
-        door = _door(settings, tokens, FailureThrottle(SqlFailures(database)), names)
         await used_engines.settled()  # a worker that says it is there can answer
-        spending = Spending(SqlSpending(database))
-        chat = Chat(used_engines, settings.chat, Accounts(spending), Album(settings.pictures))
-        vectors = Vectors(used_engines, settings.embed, settings.rerank, spending)
-        switching = Switching(used_engines, settings)
-        preferences = Preferences(SqlPreferences(database), used_engines, switching.bring)
-        conversations = Conversations(
-            chat, store or SqlConversations(database), preferences=preferences
-        )
-        archive = Archive(SqlArchive(database))
-        items = Items(archive, SqlItems(database))
-        kept_responses = Responses(SqlResponses(database), items)
-        limits = RequestLimits(SqlAdmissions(database))
-        app.state.parts = Parts(
-            settings,
-            used_engines,
-            chat,
-            switching,
-            preferences,
-            vectors,
-            conversations,
-            archive,
-            door,
-            names,
-            limits,
-            spending,
-            tokens,
-            kept_responses,
-            items,
-        )
-        forgetting = _forgetting(archive, settings.store.keep_days)
-        tidying = asyncio.create_task(conversations.tidy())
+        parts = _assemble(settings, used_engines, database, store)
+        app.state.parts = parts
+        forgetting = _forgetting(parts.archive, settings.store.keep_days)
+        tidying = asyncio.create_task(parts.conversations.tidy())
         try:
             yield
         finally:
             if forgetting is not None:
                 forgetting.cancel()
             tidying.cancel()
-            await conversations.settle()
-            await kept_responses.aclose()
+            await parts.conversations.settle()
+            await parts.responses.aclose()
             if engines is None:
                 await used_engines.aclose()
-            await spending.aclose()
+            await parts.spending.aclose()
             await database.aclose()
 
     return lifespan
+
+
+def _assemble(
+    settings: Settings, engines: Engines, database: Database, store: ConversationStore | None
+) -> Parts:
+    """Who works with whom; conversations are kept in `store`, or with all else in `database`."""
+    tokens = AccessTokens(SqlAccessTokens(database))
+    names = OwnNames(settings.api.allowed_hosts)
+    spending = Spending(SqlSpending(database))
+    chat = Chat(engines, settings.chat, Accounts(spending), Album(settings.pictures))
+    switching = Switching(engines, settings)
+    preferences = Preferences(SqlPreferences(database), engines, switching.bring)
+    archive = Archive(SqlArchive(database))
+    items = Items(archive, SqlItems(database))
+    return Parts(
+        settings=settings,
+        engines=engines,
+        chat=chat,
+        switching=switching,
+        preferences=preferences,
+        vectors=Vectors(engines, settings.embed, settings.rerank, spending),
+        conversations=Conversations(
+            chat, store or SqlConversations(database), preferences=preferences
+        ),
+        archive=archive,
+        door=_door(settings, tokens, FailureThrottle(SqlFailures(database)), names),
+        names=names,
+        limits=RequestLimits(SqlAdmissions(database)),
+        spending=spending,
+        access_tokens=tokens,
+        responses=Responses(SqlResponses(database), items),
+        items=items,
+    )
 
 
 def _forgetting(archive: Archive, days: float) -> asyncio.Task[None] | None:

@@ -28,7 +28,7 @@ from service.ipc.client import Engines
 from service.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What the application is made of; built once in its lifespan."""
 
