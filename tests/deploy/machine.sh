@@ -49,6 +49,9 @@ enter_cgroup() {
     me=$(sh -c 'echo $PPID')
     for d in $(cgroup_dirs); do
         { mkdir -p "$d/lab-$name" && echo "$me" >"$d/lab-$name/cgroup.procs"; } 2>/dev/null || say "no cgroup in $d"
+        # All that runs in it together would else count as much as one process of this machine.
+        [ ! -e "$d/lab-$name/cpu.shares" ] || echo 4096 >"$d/lab-$name/cpu.shares"
+        [ ! -e "$d/lab-$name/cpu.weight" ] || echo 400 >"$d/lab-$name/cpu.weight"
     done
 }
 
