@@ -61,7 +61,7 @@ class Machine:
         """What `make deploy` or `make undeploy` does, from a clone of the repository."""
         return subprocess.run(
             [str((tree or self.tree) / "deploy" / "deploy.sh"), doing, f"{user}@{self.address}"],
-            env={**os.environ, **self.environment, "SSH": self.ssh, "READY_TIMEOUT": "120", **more},
+            env={**os.environ, **self.environment, "SSH": self.ssh, "READY_TIMEOUT": "600", **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
