@@ -42,5 +42,5 @@ def test_tools_are_neither_too_many_nor_too_large() -> None:
         ChatRequest(HELLO, tools=many)
     ChatRequest(HELLO, tools=many[1:])
     large = (Tool("a", description="a" * 200_000),)
-    with pytest.raises(InvalidRequest, match="200002 characters .* at most 196608 are accepted"):
+    with pytest.raises(InvalidRequest, match=r"200002 characters .* at most 196608 are accepted"):
         ChatRequest(HELLO, tools=large)
