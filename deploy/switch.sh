@@ -106,6 +106,8 @@ first_start() {
 
 upgrade() {
     began=$(date +%s)
+    # After a run that broke off nginx may lead to the other unit, which is about to be restarted.
+    point_nginx_at parley
     say "starting $version beside ${was#releases/}"
     link "releases/$version" "$base/next" || true
     if ! start_and_try parley-next; then
