@@ -171,7 +171,9 @@ async def test_strangers_are_limited_by_address_and_together(
         statuses = []
         for address in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
             transport = httpx.ASGITransport(app, client=(address, 999))
-            async with httpx.AsyncClient(transport=transport, base_url="http://p.test") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://parley.localhost"
+            ) as client:
                 statuses.append((await client.post("/v1/chat/completions", json=ASK)).status_code)
         assert statuses == [200, 200, 429, 200]
         too_many = {**ASK, "max_tokens": 99}
