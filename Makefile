@@ -1,6 +1,6 @@
 # Every target is one to three lines; what stands behind them is in deploy/setup.
 # ARGS is passed on: make run ARGS="--port 9000", make test ARGS="tests/engine -x".
-.PHONY: help install run test test-slow test-deploy check fmt bench conformance pocket lock deploy undeploy bundle image clean
+.PHONY: help install run test test-slow test-clients test-deploy check fmt bench conformance pocket lock deploy undeploy bundle image clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -19,6 +19,10 @@ test: ## install what is missing, then run the whole test suite
 test-slow: ## the tests that take minutes each
 	@deploy/setup/prepare --dev
 	@exec .venv/bin/pytest -m slow $(ARGS)
+
+test-clients: ## other people's clients (litellm, LangChain, llm, aider) against a running service
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/pytest -m clients -p no:randomly tests/clients $(ARGS)
 
 check: ## lint, format, types and layers; never writes
 	@deploy/setup/prepare --dev

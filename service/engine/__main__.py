@@ -38,6 +38,7 @@ from service.engine.kv.recall import Recall
 from service.engine.llama import LlamaRunner, create_runner
 from service.engine.planning.attempts import Attempts
 from service.engine.planning.records import Records
+from service.engine.sight import give_sight
 from service.engine.status import StatusPipe
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import PROTOCOL_VERSION, Hello
@@ -111,6 +112,7 @@ class EngineProcess:
             records,
             self._arguments.adapter,
         )
+        sight = give_sight(runner, self._settings.model.mmproj, path)
         try:
             runner.warm_up()
             seconds = time.monotonic() - started
@@ -121,7 +123,8 @@ class EngineProcess:
             engine = Engine(runner, self._server, self._settings.engine, cache=cache)
             compiler = Compiler(runner.create_matcher, engine.inbox)
             compiler.start()
-            tokenizer = Tokenizer(runner, compiler, self._server, Recall(runner, cache))
+            recall = Recall(runner, cache, sight)
+            tokenizer = Tokenizer(runner, compiler, self._server, recall)
             thread = tokenizer.start()
             # Nothing of what is loaded will ever be garbage: keep the collector away from it.
             gc.collect()
@@ -133,6 +136,8 @@ class EngineProcess:
                 tokenizer.stop()
                 thread.join()
         finally:
+            if sight is not None:
+                sight.close()
             runner.close()
         return exit_code
 

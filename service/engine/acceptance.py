@@ -27,12 +27,15 @@ def create_sequence(
             f"{runner.slot_length}, at least one of them for the answer; send at most "
             f"{runner.slot_length - 1} tokens."
         )
+    if token_ids[-1] < 0:
+        raise InvalidRequest("The prompt ends with a picture; it must end with words.")
+    said = token_ids if job.seen is None else [i for i in token_ids if i >= 0]
     wanted = job.submit.max_tokens
     return Sequence(
         job,
         token_ids,
         max_tokens=room if wanted is None else min(wanted, room),
-        sampler=runner.create_sampler(job.submit.sampling, token_ids, matcher),
+        sampler=runner.create_sampler(job.submit.sampling, said, matcher),
         text=TextStream(job.submit.stop),
         thought=create_thought(job.submit, runner.spelling),
         shown=_shown(job.submit.shown_tokens, runner.spelling),

@@ -85,6 +85,11 @@ def start() -> None:
     llama.llama_backend_init()
 
 
+def log_callback() -> Any:
+    """Where the libraries around llama.cpp are to say what they have to."""
+    return _journal.log_callback
+
+
 def directory() -> Path:
     """Where the binding found `libllama`, with the other libraries beside it."""
     return Path(llama._lib._name).parent

@@ -23,7 +23,7 @@ from service.domain.events import TokenLogprob
 from service.domain.sampling import Sampling
 from service.engine import library
 from service.engine.adapters import LoraFile, adapted, apply
-from service.engine.batch import Batch
+from service.engine.batch import Batch, compute
 from service.engine.description import describe
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
@@ -55,7 +55,6 @@ from service.engine.sampling.sampler import RowSampler
 from service.engine.vocabulary import Vocabulary
 from service.settings import EngineSettings
 
-_decode = library.function("llama_decode", ctypes.c_int32, ctypes.c_void_p, llama.llama_batch)
 _get_logits = library.function("llama_get_logits", ctypes.c_void_p, ctypes.c_void_p)
 
 # Few, because they take as long as a real prompt; what counts is that memory has been touched.
@@ -63,9 +62,6 @@ _WARM_UP_TOKENS = 16
 
 # Tokens of a row that are looked at, where only the likeliest are: more than anybody's top-k.
 NUM_BEST = 128
-
-# llama_decode's answers.
-_DONE, _NO_ROOM, _ABORTED, _INVALID = 0, 1, 2, -1
 
 
 def create_runner(
@@ -139,6 +135,7 @@ class LlamaRunner:
         self.info = describe(model, self._vocabulary, name, slots)
         self._cells.can_cut = self._probe_cut()
         self._model_print = print_of(model.path)
+        self.model, self.row_width = model.pointer, int(llama.llama_model_n_embd(model.pointer))
 
     def owns(self, resources: ExitStack) -> None:
         """Close these with the runner."""
@@ -147,8 +144,7 @@ class LlamaRunner:
     def adapted_by(self, adapters: Sequence[LoraFile]) -> None:
         """It is another model with them: to clients, and to what was kept of it."""
         self.info = adapted(self.info, adapters)
-        identities = (adapter.identity for adapter in adapters)
-        self._model_print = fingerprint_of(self._model_print, *identities)
+        self._model_print = fingerprint_of(self._model_print, *(a.identity for a in adapters))
 
     def computes_as(self, tuning: Tuning) -> None:
         """With these threads, and with BLAS only where it pays."""
@@ -319,7 +315,8 @@ class LlamaRunner:
         previous = -1
         for part in parts:
             self._check_place(part.slot, part.start, len(part.token_ids), previous)
-            self._check_tokens(part.token_ids)
+            if part.rows is None:
+                self._check_tokens(part.token_ids)
             previous = part.slot
         total = sum(len(part.token_ids) for part in parts)
         if not total:
@@ -337,9 +334,18 @@ class LlamaRunner:
             )
 
     def _read(self, parts: Sequence[PrefillPart]) -> None:
-        count, ends = self._batch.take(parts)
-        self._run(count, [part.slot for part in parts], [*ends])
         for part in parts:
+            if part.rows is not None:  # llama.cpp reads rows or tokens in one call, not both
+                self._submit(
+                    self._batch.of_rows(part, self.row_width), len(part.token_ids), [part.slot]
+                )
+                self._held[part.slot] += len(part.token_ids)
+        spoken = [part for part in parts if part.rows is None]
+        if not spoken:
+            return
+        count, ends = self._batch.take(spoken)
+        self._run(count, [part.slot for part in spoken], [*ends])
+        for part in spoken:
             self._held[part.slot] += len(part.token_ids)
         if ends:
             self._take_logits([*ends.values()], [*ends])
@@ -350,21 +356,16 @@ class LlamaRunner:
             llama.llama_set_n_threads(self._context, count, count)
 
     def _run(self, count: int, slots: Sequence[int], outputs: slice | list[int]) -> None:
+        self._submit(self._batch.close(count, outputs=outputs), count, slots)
+
+    def _submit(self, batch: Any, count: int, slots: Sequence[int]) -> None:
         self._num_rows = 0
-        batch = self._batch.close(count, outputs=False)
-        self._batch.output[outputs] = True
-        answer = _decode(self._context, batch)
-        if answer == _DONE:
-            return
-        for slot in slots:
-            self._cells.resident(slot)
-        if answer == _ABORTED:
-            raise DecodeAborted(f"{count} tokens were being read")
-        meaning = {_NO_ROOM: "no room in a slot", _INVALID: "an invalid batch"}
-        raise RunnerError(
-            f"llama.cpp refused {count} tokens: {meaning.get(answer, 'it failed')} ({answer})",
-            fatal=answer not in meaning,
-        )
+        try:
+            compute(self._context, batch, count)
+        except (DecodeAborted, RunnerError):
+            for slot in slots:
+                self._cells.resident(slot)
+            raise
 
     def _take_logits(self, slots: list[int], places: Sequence[int]) -> None:
         """Map the rows of this call, for `slots`, which were at `places` of the batch. The buffer
@@ -395,6 +396,5 @@ class LlamaRunner:
 
     def _probe_cut(self) -> bool:
         """Whether the end of a slot can be forgotten; recurrent memory can only be emptied."""
-        token_id = self._ordinary_token()
-        self.prefill([PrefillPart(0, 0, [token_id, token_id])])
+        self.prefill([PrefillPart(0, 0, [self._ordinary_token()] * 2)])
         return self._cells.cuts_at(1)

@@ -96,6 +96,9 @@ class Reading:
         sequence = chunk.sequence
         start = sequence.num_computed
         count = min(chunk.count, self._parts.residency.num_until_anchor(sequence))
+        rows = None
+        if sequence.job.seen is not None:
+            count, rows = sequence.job.seen.stretch(start, count)
         token_ids = sequence.token_ids[start : start + count]
         end = start + count == len(sequence.token_ids)
-        return PrefillPart(sequence.lane.index, start, token_ids, end)
+        return PrefillPart(sequence.lane.index, start, token_ids, end, rows)

@@ -26,13 +26,15 @@ from service.engine.kv.prefix import Prefix
 class PrefillPart:
     """`token_ids` to be read by `slot` at positions `start`, `start + 1`, …
 
-    Only one that is a prompt's `end` yields logits, those of its last token.
+    Only one that is a prompt's `end` yields logits, those of its last token. Where there are
+    `rows`, the model reads those, one for each of the ids, which are below zero.
     """
 
     slot: int
     start: int
     token_ids: Sequence[int]
     end: bool = False
+    rows: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

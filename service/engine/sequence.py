@@ -13,6 +13,7 @@ from service.domain.events import Timings, TokenLogprob, Usage
 from service.engine.kv.prefix import Prefix
 from service.engine.kv.slots import Slot
 from service.engine.runner import Sampler
+from service.engine.seen import Seen
 from service.engine.text import TextStream
 from service.engine.thought import Thought
 from service.ipc.messages import Submit
@@ -26,7 +27,8 @@ class Job:
     """A `Submit` as it came in over `connection`, at `arrived` (seconds, monotonic).
 
     `cancelled` is written by the engine thread only; the tokenizer reads it to save itself work,
-    and writes `num_shared`: how many first tokens of the prompt are under no key.
+    and writes `num_shared`: how many first tokens of the prompt are under no key, and `seen`: its
+    pictures, where it has some.
     """
 
     connection: int
@@ -34,6 +36,7 @@ class Job:
     arrived: float
     cancelled: bool = False
     num_shared: int = 0
+    seen: Seen | None = None
 
     @property
     def key(self) -> Key:

@@ -143,6 +143,8 @@ class Speculation:
         if len(sequences) != 1 or not self._lengths:
             return []
         sequence = sequences[0]
+        if sequence.job.seen is not None:  # its places are no tokens that could be guessed
+            return []
         record = self._record
         if record is None or record.sequence is not sequence:
             record = self._record = _Record(sequence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.domain.errors import InvalidRequest, ServiceError
 from service.engine.inbox import refusal
 from service.engine.runner import Spelling
+from service.engine.seen import Sight, looking
 from service.ipc.messages import (
     Counted,
     CountTokens,
@@ -21,21 +22,28 @@ QuestionOfText = CountTokens | Tokenize | Detokenize
 class Texts:
     """Answers in the caller's thread, which needs a large stack (see tokenizer.py)."""
 
-    def __init__(self, spelling: Spelling) -> None:
+    def __init__(self, spelling: Spelling, sight: Sight | None = None) -> None:
         self._spelling = spelling
+        self._sight = sight
 
     def answer(self, frame: QuestionOfText) -> Frame:
         """The answer, or the refusal."""
         try:
             match frame:
                 case CountTokens():
-                    return Counted(frame.id, len(self._spelling.tokenize(frame.prompt)))
+                    return Counted(frame.id, self._count(frame))
                 case Tokenize():
                     return self._tokenize(frame)
                 case Detokenize():
                     return self._detokenize(frame)
         except ServiceError as error:
             return refusal(frame.id, error)
+
+    def _count(self, frame: CountTokens) -> int:
+        prompt = frame.prompt
+        if frame.pictures:
+            prompt, _ = looking(self._sight).look(prompt, frame.pictures)
+        return len(self._spelling.tokenize(prompt))
 
     def _tokenize(self, frame: Tokenize) -> Tokenized:
         token_ids = self._spelling.content(frame.prompt)

@@ -37,8 +37,8 @@ class Tokenizer:
         outbox: Outbox,
         recall: Recall | None = None,
     ) -> None:
-        self._texts = Texts(runner.spelling)
         self._recall = recall or Recall(runner)
+        self._texts = Texts(runner.spelling, self._recall.sight)
         self._inbox = inbox
         self._outbox = outbox
         self._queue: queue.SimpleQueue[Job | Asked | None] = queue.SimpleQueue()
@@ -76,7 +76,7 @@ class Tokenizer:
         except ServiceError as error:
             self._inbox.put(Tokenized(job, [], error))
             return
-        job.num_shared = recalled.num_shared
+        job.num_shared, job.seen = recalled.num_shared, recalled.seen
         self._inbox.put(Tokenized(job, recalled.token_ids))
 
 

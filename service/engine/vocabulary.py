@@ -137,7 +137,7 @@ class Vocabulary:
         `InvalidRequest` for text over the limit.
         """
         ids = self.content(prompt)
-        complete = bool(prompt) and bool(prompt[0].token_ids)
+        complete = bool(prompt) and bool(prompt[0].token_ids) and not prompt[0].picture
         if self.adds_bos and self._bos >= 0 and not complete and ids[:1] != [self._bos]:
             ids.insert(0, self._bos)
         return ids
@@ -152,7 +152,8 @@ class Vocabulary:
         ids: list[int] = []
         for has_ids, pieces in groupby(prompt, key=lambda piece: bool(piece.token_ids)):
             if has_ids:
-                ids += [self._checked(i) for piece in pieces for i in piece.token_ids]
+                for piece in pieces:
+                    ids += piece.token_ids if piece.picture else map(self._checked, piece.token_ids)
             else:
                 ids += self._content_of_text(tuple(pieces))
         return ids

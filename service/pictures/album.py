@@ -16,6 +16,8 @@ from service.pictures.fetch import Fetch
 from service.pictures.header import ACCEPTED, size_of
 from service.settings import PictureSettings
 
+# What fits into one message between processes, with room for the words.
+_MAX_TOGETHER = 48 * 1024 * 1024
 _DATA = re.compile(r"data:(?P<type>[^,]{0,200}),", re.IGNORECASE)
 
 
@@ -39,6 +41,12 @@ class Album:
         for picture in pictures:
             if picture.source not in known:
                 known[picture.source] = await self._got(picture)
+            together = sum(len(known[p.source].data) for p in pictures if p.source in known)
+            if together > _MAX_TOGETHER:
+                raise InvalidRequest(
+                    f"messages holds pictures of more than {_MAX_TOGETHER} bytes together.",
+                    param="messages",
+                )
         got = [(picture, known[picture.source]) for picture in pictures]
         return tuple(replace(p, data=found.data, digest=found.digest) for p, found in got)
 

@@ -51,6 +51,12 @@ async def test_only_so_many_are_looked_at() -> None:
         await album.collect([shown(png())] * 3)
 
 
+async def test_all_of_them_fit_into_one_message_between_processes() -> None:
+    large = shown(png() + bytes(8_000_000))
+    with pytest.raises(InvalidRequest, match="pictures of more than 50331648 bytes together"):
+        await Album(PictureSettings()).collect([large] * 7)
+
+
 async def test_a_url_is_fetched_once_for_all_that_name_it() -> None:
     class Web(Fetch):
         num_asked = 0

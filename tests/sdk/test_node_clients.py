@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.sdk.published import Published
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
 CALL = '<tool_call>\n{"name": "look", "arguments": {"city": "東京"}}\n</tool_call>'
-Run = Callable[[str, str], Awaitable[Any]]
+Run = Callable[[str, str], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture(scope="session")

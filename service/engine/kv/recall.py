@@ -11,6 +11,7 @@ from service.domain.chat import Prompt, PromptPiece
 from service.engine.kv.cache import Cache
 from service.engine.kv.prefix import Prefix
 from service.engine.runner import ModelRunner
+from service.engine.seen import Seen, Sight, looking
 from service.ipc.messages import Submit
 
 # Beginnings that were declared shared; an operator has one, or one for each way to think.
@@ -19,28 +20,39 @@ _MAX_SHARED = 8
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """The tokens of a prompt; the first `num_shared` of them are nobody's in particular."""
+    """The tokens of a prompt; the first `num_shared` of them are nobody's in particular. Its
+    pictures are `seen`."""
 
     token_ids: list[int]
     num_shared: int = 0
+    seen: Seen | None = None
 
 
 class Recall:
     """Tokenizes what is new, and brings into memory what is on disk of the rest."""
 
-    def __init__(self, runner: ModelRunner, cache: Cache | None = None) -> None:
+    def __init__(
+        self, runner: ModelRunner, cache: Cache | None = None, sight: Sight | None = None
+    ) -> None:
+        self.sight = sight
         self._runner = runner
         self._cache = cache
         self._shared: OrderedDict[Prompt, list[int]] = OrderedDict()
 
     def tokenize(self, submit: Submit) -> Recalled:
         """Raises `InvalidRequest` as the runner does."""
-        token_ids = self._token_ids(submit)
+        seen = None
+        if submit.pictures:
+            prompt, rows = looking(self.sight).look(submit.prompt, submit.pictures)
+            token_ids = self._runner.tokenize(prompt)
+            seen = Seen.of(token_ids, rows)
+        else:
+            token_ids = self._token_ids(submit)
         num_shared = self._count_shared(submit, token_ids)
         if self._cache is not None:
             tokens = np.array(token_ids, np.int32)
             self._cache.fetch(Prefix(tokens, submit.cache_key, num_shared))
-        return Recalled(token_ids, num_shared)
+        return Recalled(token_ids, num_shared, seen)
 
     def _token_ids(self, submit: Submit) -> list[int]:
         prompt = submit.prompt

@@ -112,7 +112,11 @@ class Residency:
 
     # --- going -------------------------------------------------------------------------------
     def remember(self, sequence: Sequence) -> None:
-        """It leaves its slot: what was said there is known as tokens when it comes back."""
+        """It leaves its slot: what was said there is known as tokens when it comes back. Of what
+        was shown there is no text to know it by."""
+        if sequence.job.seen is not None:
+            sequence.lane.transcript = None
+            return
         transcript = Transcript(
             sequence.job.submit.prompt,
             sequence.prefix.tokens,
