@@ -112,6 +112,21 @@ def test_prompts_read_together_in_chunks_mean_the_same(pocket: LlamaRunner) -> N
     assert generate(pocket, prompts) == expected
 
 
+def test_what_ends_a_prompt_is_followed_by_the_same_token_as_in_a_step_of_its_own(
+    pocket: LlamaRunner,
+) -> None:
+    prompts = {slot: chat(pocket, question) for slot, question in enumerate(QUESTIONS)}
+    first = {slot: alone(pocket, ids)[0] for slot, ids in prompts.items()}
+    pocket.trim(0, 0)
+    for slots in ((0, 1, 2), (3,), (4, 5, 6, 7)):  # of different lengths, and one goes on later
+        parts = [PrefillPart(s, 0, prompts[s][: -1 if s == 5 else None], s != 5) for s in slots]
+        pocket.prefill(parts)
+        for row, slot in enumerate(s for s in slots if s != 5):
+            assert pocket.create_sampler(GREEDY, prompts[slot]).sample(row) == first[slot]
+    with pytest.raises(RunnerError, match="row 3 was not decoded"):
+        pocket.create_sampler(GREEDY, [1]).sample(3)
+
+
 def test_a_trimmed_slot_goes_on_as_if_it_had_never_read_more(pocket: LlamaRunner) -> None:
     ids = chat(pocket, QUESTIONS[0])
     expected = alone(pocket, ids)

@@ -28,7 +28,7 @@ _UNNOTICED_SECONDS = 0.03
 # A call that no stream waits beside; what comes meanwhile waits that long. One that reads a whole
 # prompt may take longer: every further call costs everybody.
 _CALL_SECONDS = 0.4
-_WHOLE_SECONDS = 2.0
+_WHOLE_SECONDS = 2.5
 # Bulk is believed to pay where it is about as quick.
 _ABOUT = 1.02
 # How many steps a generation that starts now will run beside the others, roughly.
@@ -193,6 +193,7 @@ class CostModel:
 
     def bulk_pays(self, rows: int) -> bool:
         """Whether a call of so many rows is quicker in bulk than in small calls."""
+        rows = min(rows, self.max_batch_tokens)
         if not self._in_bulk(rows):
             return False
         small = min(rows, (self.bulk_rows or 1) - 1)

@@ -130,6 +130,9 @@ def _group(peers: list[Sequence], cost: CostModel) -> list[Chunk]:
     alone += [cost.reading_seconds(s.num_pending) for s in peers if s not in members]
     ways: list[tuple[float, list[Chunk]]] = []
     for num in range(1, len(members) + 1):
+        rows = sum(s.num_pending for s in members[:num])
+        if num > 1 and rows > SMALL_CALL_ROWS and not cost.bulk_pays(rows):
+            continue  # together they are no quicker than one after the other
         chunks, together = _jointly(members[:num], cost)
         later = sum(n * seconds for n, seconds in enumerate(reversed(alone[num:]), 1))
         first_tokens = len(alone) * together + later
