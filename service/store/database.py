@@ -84,11 +84,10 @@ class Database:
             try:
                 result = work(connection)
                 connection.execute("COMMIT")
-            except BaseException:
+                return result
+            finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                raise
-            return result
 
         return await self._in_thread(transaction)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import FastAPI
@@ -18,6 +16,7 @@ from service.api.dialects import native
 from service.api.errors import ErrorReplies, install_error_replies
 from service.api.middleware import BodyDeadline
 from service.gunicorn_conf import ParleyWorker
+from tests.api.programs.slow import drops, exchange
 from tests.api.running import listening
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -25,13 +24,6 @@ HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\
 
 class Hasty(Connection):
     head_seconds = 0.2
-
-
-async def drops() -> AsyncIterator[bytes]:
-    """Four pieces, which together take longer than a hasty head may."""
-    for _ in range(4):
-        await asyncio.sleep(0.1)
-        yield b"drop "
 
 
 def echo(silence_seconds: float, most_seconds: float) -> ASGIApp:
@@ -54,25 +46,6 @@ def echo(silence_seconds: float, most_seconds: float) -> ASGIApp:
         await deadline(scope, receive, send)
 
     return with_state
-
-
-async def exchange(url: str, *pieces: bytes, pause: float = 0.0) -> tuple[int, bytes]:
-    """Send pieces with pauses; the status, and all that came until the server closed. No status
-    is 0."""
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        async with asyncio.timeout(20):
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(pause)
-            said = await reader.read()
-    except ConnectionError:
-        said = b""
-    finally:
-        writer.close()
-    return (int(said[9:12]) if said else 0), said
 
 
 def test_the_workers_speak_through_connections_that_have_ends() -> None:
