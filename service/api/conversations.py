@@ -231,9 +231,16 @@ async def fork(
 
 
 @router.post("/{conversation_id}/stop")
-async def stop(archive: ArchiveDep, principal: PrincipalDep, conversation_id: str) -> Response:
+async def stop(
+    archive: ArchiveDep,
+    conversations: ConversationsDep,
+    principal: PrincipalDep,
+    conversation_id: str,
+) -> Response:
     """End answers that are being written to it, whichever device asked for them."""
-    return Json({"stopped": await archive.stop(principal, conversation_id)})
+    num = await archive.stop(principal, conversation_id)
+    conversations.stop_here(conversation_id, principal)
+    return Json({"stopped": num})
 
 
 @router.post(

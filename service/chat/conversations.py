@@ -85,6 +85,10 @@ class ConversationGeneration:
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
 
+    def stop(self) -> None:
+        """End it early; its last event still comes."""
+        self._generation.stop()
+
     async def aclose(self) -> None:
         await self._generation.aclose()
         try:
@@ -133,7 +137,7 @@ class Conversations:
     ) -> None:
         self._chat = chat
         self._preferences = preferences
-        self._detached: set[asyncio.Task[None]] = set()
+        self._detached: dict[asyncio.Task[None], Detached] = {}
         self._store = store
         self._flush_seconds = flush_seconds
 
@@ -152,7 +156,7 @@ class Conversations:
         keeper = AnswerKeeper(self._store, key, self._flush_seconds, generation.stop)
         num_dropped = 2 * (history.num_exchanges - len(exchanges))
         kept = ConversationGeneration(generation, keeper, conversation_id, num_dropped)
-        return self._detach(kept) if turn.detached else kept
+        return self._detach(kept, principal) if turn.detached else kept
 
     async def resume(self, turn: Turn, principal: Principal) -> ConversationGeneration | Detached:
         """Go on with the last answer of a conversation where it ended: what is written is added to
@@ -179,7 +183,7 @@ class Conversations:
         keeper = AnswerKeeper(self._store, last.key, self._flush_seconds, generation.stop, begun)
         num_dropped = 2 * (len(earlier) - len(exchanges))
         kept = ConversationGeneration(generation, keeper, name, num_dropped)
-        return self._detach(kept) if turn.detached else kept
+        return self._detach(kept, principal) if turn.detached else kept
 
     async def tidy(self) -> None:
         """Until cancelled, have answers that a crash has cut count as such, also for the search."""
@@ -202,10 +206,17 @@ class Conversations:
             task.cancel()
         await asyncio.gather(*self._detached, return_exceptions=True)
 
-    def _detach(self, generation: ConversationGeneration) -> Detached:
-        detached = Detached(generation)
-        self._detached.add(detached.task)
-        detached.task.add_done_callback(self._detached.discard)
+    def stop_here(self, conversation_id: str, principal: Principal) -> None:
+        """End at once the detached answers to a conversation that this worker writes; those of
+        other workers hear of it from the store."""
+        for detached in self._detached.values():
+            if (detached.principal, detached.conversation_id) == (principal.id, conversation_id):
+                detached.stop()
+
+    def _detach(self, generation: ConversationGeneration, principal: Principal) -> Detached:
+        detached = Detached(generation, principal.id)
+        self._detached[detached.task] = detached
+        detached.task.add_done_callback(self._detached.pop)
         return detached
 
     async def told(self, turn: Turn, principal: Principal) -> Sequence[Exchange]:

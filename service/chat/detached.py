@@ -23,7 +23,8 @@ class Detached:
     with the worker.
     """
 
-    def __init__(self, generation: ConversationGeneration) -> None:
+    def __init__(self, generation: ConversationGeneration, principal: str) -> None:
+        self.principal = principal
         self.model = generation.model
         self.prompt_tokens = generation.prompt_tokens
         self.conversation_id = generation.conversation_id
@@ -38,6 +39,10 @@ class Detached:
             yield event
             if isinstance(event, Finished | Failed):
                 return
+
+    def stop(self) -> None:
+        """End it early; its last event still comes."""
+        self._generation.stop()
 
     async def aclose(self) -> None:
         """Nobody listens any more."""

@@ -124,7 +124,10 @@ class FakeStream:
 
     def stop(self) -> None:
         done = self.done
+        if not self.ended:
+            self.engine.stopped.append(self.job)
         self.end(Done(done.id, FinishReason.CANCELLED, done.usage, done.timings))
+        self.engine.tasks.append(asyncio.create_task(self.engine.changed()))
 
     async def aclose(self) -> None:
         if not self.ended:
@@ -144,6 +147,8 @@ class FakeEngine:
         self.paced = False
         self.jobs: list[Submit] = []
         self.cancelled: list[Submit] = []
+        self.stopped: list[Submit] = []
+        self.tasks: list[asyncio.Task[None]] = []
         self.refused: list[Submit] = []
         self.running: list[FakeStream] = []
         self.closed = False

@@ -47,8 +47,9 @@ export class AnswerView {
     this.onGrow();
   }
 
-  /** The answer is over. `facts` go under it, beside the button that copies it. */
-  end(facts = "") {
+  /** The answer is over. `facts` go under it, beside the button that copies it and, where there is
+   * `goOn`, one that has it written on. */
+  end(facts = "", goOn = null) {
     this.flush();
     this.stream.finish();
     this.waiting.remove();
@@ -56,6 +57,7 @@ export class AnswerView {
     const foot = make("footer");
     if (this.text) foot.append(copyButton("Copy answer", () => this.text));
     if (facts) foot.append(make("span", "facts", facts));
+    if (goOn && this.text) foot.append(moreButton(goOn));
     if (foot.hasChildNodes()) this.element.append(foot);
     this.onGrow();
   }
@@ -74,6 +76,13 @@ export class AnswerView {
     this.element.prepend(make("p", "note", sentence));
     this.onGrow();
   }
+}
+
+function moreButton(goOn) {
+  const button = make("button", "quiet go-on", "Continue");
+  button.type = "button";
+  button.addEventListener("click", goOn, { once: true });
+  return button;
 }
 
 function retryButton(retry) {

@@ -44,11 +44,12 @@ export async function login(accessToken) {
 
 /**
  * Ask, and yield what comes back: `{session_id}`, `{token}`…, then `{done: true, …}`.
- * Aborting `signal` closes the connection, and that is the cancel.
+ * Aborting `signal` only ends the listening; `stopAnswers` ends the answer.
  * Throws ApiError when the service refuses, when it reports an error, or when the stream breaks.
  */
 export async function* streamChat({ message, sessionId, signal }) {
-  const body = sessionId ? { message, session_id: sessionId } : { message };
+  // What is asked here is answered to its end, also when this page is closed meanwhile.
+  const body = { message, background: true, ...(sessionId && { session_id: sessionId }) };
   const response = await post("chat/stream", body, signal);
   if (!response.ok) throw await toError(response);
   const dropped = Number(response.headers.get("X-Context-Dropped-Messages"));
@@ -59,6 +60,100 @@ export async function* streamChat({ message, sessionId, signal }) {
     if (frame.done) return;
   }
   throw new ApiError("The connection ended before the answer did.");
+}
+
+/** Go on with a conversation's last answer; yields as `streamChat` does. */
+export async function* streamMore({ sessionId, signal }) {
+  const response = await post(`${conversation(sessionId)}/continue`, { background: true }, signal);
+  if (!response.ok) throw await toError(response);
+  for await (const frame of frames(response.body)) {
+    if (frame.error) throw new ApiError(sentence(frame.error));
+    yield frame;
+    if (frame.done) return;
+  }
+}
+
+/** End the answers that are being written to a conversation, whoever asked for them. */
+export async function stopAnswers(sessionId) {
+  const response = await post(`${conversation(sessionId)}/stop`, {});
+  if (!response.ok) throw await toError(response);
+}
+
+/** What is being written to a conversation: `{turn, text, status}`, `text` being what is new. */
+export async function* watchAnswer(sessionId, signal) {
+  yield* frames((await get(`${conversation(sessionId)}/events`, signal)).body);
+}
+
+/** The latest conversations, or those before one that was used at `before`. */
+export async function fetchConversations(before) {
+  const page = before ? `&before=${before}` : "";
+  return (await get(`v1/conversations?limit=30${page}`)).json();
+}
+
+/** Conversations in which all words were said, each once, with where. */
+export async function searchConversations(words) {
+  const reply = await get(`v1/conversations/search?limit=50&q=${encodeURIComponent(words)}`);
+  const found = new Map();
+  for (const hit of (await reply.json()).data) {
+    if (!found.has(hit.conversation_id)) {
+      found.set(hit.conversation_id, { id: hit.conversation_id, title: hit.title, snippet: hit.snippet });
+    }
+  }
+  return [...found.values()];
+}
+
+/** All messages of a conversation, oldest first: `{role, text, status}`. */
+export async function fetchMessages(sessionId) {
+  const messages = [];
+  for (let after = ""; ; ) {
+    const query = after ? `&after=${after}` : "";
+    const page = await (await get(`${conversation(sessionId)}/items?order=asc&limit=100${query}`)).json();
+    for (const { type, role, content, status } of page.data) {
+      if (type !== "message") continue; // calls of tools are nothing to read
+      messages.push({ role, status, text: content.map((part) => part.text ?? "").join("") });
+    }
+    if (!page.has_more) return messages;
+    after = page.last_id;
+  }
+}
+
+export async function renameConversation(sessionId, title) {
+  const response = await post(conversation(sessionId), { title });
+  if (!response.ok) throw await toError(response);
+  return response.json();
+}
+
+export async function eraseConversation(sessionId) {
+  await get(conversation(sessionId), undefined, "DELETE");
+}
+
+export async function fetchModels() {
+  return (await get("api/v1/chat/models")).json();
+}
+
+/** Have another model answer: everybody, or only us where our token opens no more. */
+export async function switchModel(name) {
+  const response = await post("v1/models/switch", { model: name });
+  if (!response.ok) throw await toError(response);
+}
+
+/** The state of the models, now and after each change. */
+export async function* watchModels(signal) {
+  yield* frames((await get("v1/models/events", signal)).body);
+}
+
+const conversation = (id) => `v1/conversations/${encodeURIComponent(id)}`;
+
+async function get(path, signal, method = "GET") {
+  let response;
+  try {
+    response = await fetch(here(path), { method, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The service cannot be reached.", { cause: error });
+  }
+  if (!response.ok) throw await toError(response);
+  return response;
 }
 
 async function post(path, body, signal) {
@@ -116,7 +211,8 @@ async function toError(response) {
 async function explain(response) {
   const fallback = `The service answered ${response.status} ${response.statusText}`.trim() + ".";
   try {
-    const { detail, reason } = await response.json();
+    const { detail, reason, error } = await response.json();
+    if (error?.message) return sentence(error.message);
     if (reason) return sentence(reason); // says more than the short `detail` of older clients
     if (Array.isArray(detail)) return sentence(detail.map((fault) => fault.msg).join("; "));
     return detail ? sentence(detail) : fallback;

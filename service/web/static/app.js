@@ -3,6 +3,8 @@
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Door } from "./door.js";
+import { Models } from "./models.js";
+import { Shelf } from "./shelf.js";
 import { Status } from "./status.js";
 import { Transcript } from "./transcript.js";
 
@@ -44,6 +46,42 @@ const door = new Door({
 });
 door.look();
 
+const shelf = new Shelf(
+  {
+    dialog: part("shelf"),
+    opener: part("open-shelf"),
+    search: part("shelf-search"),
+    list: part("shelf-list"),
+    empty: part("shelf-empty"),
+    more: part("shelf-more"),
+  },
+  {
+    onOpen: ({ id }) => {
+      chat.open(id);
+      part("input").focus();
+    },
+    onForgotten: (id) => id === chat.sessionId && chat.startAnew(),
+    onTrouble: (error) => refused(error, shelf.dialog),
+  },
+);
+
+const models = new Models(
+  {
+    dialog: part("models"),
+    opener: part("open-models"),
+    list: part("models-list"),
+    said: part("models-said"),
+  },
+  { onSwitched: () => status.check(), onTrouble: (error) => refused(error, models.dialog) },
+);
+
+/** Where a token is missing, ask for one instead. */
+function refused(error, dialog) {
+  if (error.status !== 401) return;
+  dialog.close();
+  door.show();
+}
+
 part("new-chat").addEventListener("click", () => {
   chat.startAnew();
   part("input").focus();
@@ -54,7 +92,8 @@ for (const suggestion of document.querySelectorAll("[data-suggestion]")) {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && chat.busy) chat.stop();
+  const inDrawer = document.querySelector("dialog[open]");
+  if (event.key === "Escape" && chat.busy && !inDrawer) chat.stop();
 });
 
 document.documentElement.dataset.ready = "true"; // the page answers to clicks from here on

@@ -1,6 +1,6 @@
 // One conversation: asks, streams, stops, and remembers.
 
-import { ApiError, streamChat } from "./api.js";
+import { ApiError, fetchMessages, stopAnswers, streamChat, streamMore, watchAnswer } from "./api.js";
 import { recall, remember } from "./memory.js";
 
 const GIVE_UP_MS = 10 * 60 * 1000; // of being told to come back later
@@ -14,8 +14,9 @@ export class Chat {
     this.abort = null;
     this.partial = null;
     this.messages.forEach((message) => this.show(message));
-    // Whoever leaves in the middle of an answer finds what there was of it.
+    // Whoever leaves in the middle of an answer finds what has become of it.
     addEventListener("pagehide", () => this.partial && this.keep(this.partial()));
+    if (this.messages.at(-1)?.unfinished && this.sessionId) this.open(this.sessionId);
   }
 
   get busy() {
@@ -25,44 +26,104 @@ export class Chat {
   /** Ask; resolves when the answer has ended, whichever way. Does nothing while one is running. */
   async ask(text) {
     if (this.busy) return;
+    this.sessionId ??= newId(); // ours, so that it is known before anything has come back
     this.transcript.addQuestion(text);
     this.messages.push({ role: "user", text });
     remember(this);
     await this.answer(text);
   }
 
-  /** End the running answer. The connection closes, and with it the work behind it. */
+  /** End the running answer, here and behind. */
   stop() {
+    if (!this.busy) return;
+    this.abort.abort();
+    // What has not begun yet ends with the connection.
+    if (this.begun) stopAnswers(this.sessionId).catch((error) => this.onTrouble(error));
+  }
+
+  /** Show a conversation that is kept, and follow what is being written to it. */
+  async open(sessionId) {
+    let messages;
+    try {
+      messages = await fetchMessages(sessionId);
+    } catch (error) {
+      this.onTrouble(error);
+      if (error.status === 404) this.startAnew();
+      return;
+    }
+    this.leave();
+    this.sessionId = sessionId;
+    const growing = messages.at(-1)?.status === "in_progress";
+    this.messages = messages.slice(0, growing ? -1 : undefined).map(toRecord);
+    remember(this);
+    this.transcript.clear();
+    this.messages.forEach((message) => this.show(message));
+    if (growing) await this.write((answer, signal) => this.follow(answer, signal));
+  }
+
+  /** Listen no more to what is being written; it goes on without us. */
+  leave() {
     this.abort?.abort();
+    this.abort = this.partial = null;
+    this.onBusy(false);
+  }
+
+  async follow(answer, signal) {
+    this.begun = true;
+    for await (const { text, status } of watchAnswer(this.sessionId, signal)) {
+      signal.throwIfAborted();
+      answer.take({ token: text });
+      if (status !== "in_progress") answer.take({ done: true });
+    }
+  }
+
+  /** Write on at an answer that was cut. */
+  async goOn(view) {
+    if (this.busy) return;
+    const last = this.messages.pop();
+    view.element.remove();
+    await this.write(async (answer, signal) => {
+      answer.view.append(last.text);
+      for await (const frame of streamMore({ sessionId: this.sessionId, signal })) {
+        signal.throwIfAborted();
+        this.begun = true;
+        answer.take(frame);
+      }
+    });
   }
 
   startAnew() {
     this.stop();
-    this.abort = this.partial = null; // what still ends of the old chat is no part of the new one
-    this.onBusy(false);
+    this.leave(); // what still ends of the old chat is no part of the new one
     this.sessionId = null;
     this.messages = [];
     remember(this);
     this.transcript.clear();
   }
 
-  show({ role, text, facts, failure }) {
+  show({ role, text, facts, failure, cut }) {
     if (role === "user") return this.transcript.addQuestion(text);
     const view = this.transcript.addAnswer();
     view.append(text);
     if (failure) view.fail(failure);
-    else view.end(facts);
+    else view.end(facts, cut && this.sessionId ? () => this.goOn(view) : null);
     return undefined;
   }
 
   async answer(text) {
+    await this.write((answer, signal) => this.stream(text, answer, signal), text);
+  }
+
+  /** Have `work(answer, signal)` write an answer. `text` is what to ask again where that fails. */
+  async write(work, text = null) {
     const abort = new AbortController();
     const answer = new Answer(this.transcript.addAnswer());
     this.abort = abort;
-    this.partial = () => answer.record("Stopped");
+    this.begun = false;
+    this.partial = () => ({ ...answer.record("Stopped"), unfinished: true });
     this.onBusy(true);
     this.transcript.announce("Answering…");
-    const { record, spoken } = await this.run(text, answer, abort);
+    const { record, spoken } = await this.run(work, answer, abort, text);
     if (this.abort === abort) {
       this.abort = this.partial = null;
       this.keep(record);
@@ -72,16 +133,16 @@ export class Chat {
   }
 
   /** Returns what to remember and what to say aloud. */
-  async run(text, answer, abort) {
+  async run(work, answer, abort, text) {
     try {
-      await this.stream(text, answer, abort.signal);
+      await work(answer, abort.signal);
       const facts = answer.facts();
       answer.view.end(facts);
       return { record: answer.record(facts), spoken: answer.view.text };
     } catch (error) {
       if (abort.signal.aborted) {
-        answer.view.end("Stopped");
-        return { record: answer.record("Stopped"), spoken: "Stopped." };
+        answer.view.end("Stopped", this.sessionId ? () => this.goOn(answer.view) : null);
+        return { record: { ...answer.record("Stopped"), cut: true }, spoken: "Stopped." };
       }
       return this.failed(error, answer, text);
     }
@@ -92,7 +153,7 @@ export class Chat {
     const failure = error instanceof ApiError ? error.message : "Something went wrong in this page.";
     // What was refused for what it says (4xx) would be refused again; a token can be had (401).
     const hopeless = error.status >= 400 && error.status < 500 && error.status !== 401;
-    answer.view.fail(failure, hopeless ? null : () => this.askAgain(text, answer));
+    answer.view.fail(failure, hopeless || !text ? null : () => this.askAgain(text, answer));
     this.onTrouble(error);
     return { record: { ...answer.record(""), failure }, spoken: failure };
   }
@@ -111,7 +172,7 @@ export class Chat {
         const frames = streamChat({ message: text, sessionId: this.sessionId, signal });
         for await (const frame of frames) {
           signal.throwIfAborted();
-          if (frame.session_id) this.sessionId = frame.session_id;
+          this.begun = true;
           answer.take(frame);
         }
         return;
@@ -140,11 +201,17 @@ export class Chat {
   }
 }
 
+/** A message as the service keeps it, as this page remembers it. */
+function toRecord({ role, text, status }) {
+  if (role === "user") return { role, text };
+  return { role: "assistant", text, facts: status === "incomplete" ? "Ended early" : "", cut: status === "incomplete" };
+}
+
 /** The frames of one answer, put where they belong. */
 class Answer {
   constructor(view) {
     this.view = view;
-    this.id = crypto.getRandomValues(new Uint32Array(2)).join("-");
+    this.id = newId();
     this.numPieces = 0;
     this.last = {};
   }
@@ -180,6 +247,8 @@ class Answer {
     return { role: "assistant", id: this.id, text: this.view.text, facts };
   }
 }
+
+const newId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function delay(milliseconds, signal) {
   return new Promise((resolve, reject) => {
