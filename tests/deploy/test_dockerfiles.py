@@ -9,7 +9,7 @@ from tests.deploy.nginx import DEPLOY
 
 # Bases, the flags with their reasons, and what NVIDIA's runtime is asked for.
 CUDA = re.compile(
-    r"CUDA|cuda|NVIDIA|GPU|--build-arg|CMAKE_ARGS|BASE_IMAGE=|RUN_IMAGE=|docker build"
+    r"CUDA|NO_VMM|cuda|NVIDIA|GPU|--build-arg|CMAKE_ARGS|BASE_IMAGE=|RUN_IMAGE=|docker build"
 )
 
 
