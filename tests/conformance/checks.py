@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -140,9 +141,17 @@ def outcome_of(one: Check, subject: Subject, published: Published | None) -> Out
 
 
 def _sentence(error: Exception) -> str:
-    kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (kind + " ".join(lines))[:240] or "an assertion failed"
+    if isinstance(error, AssertionError):
+        kind, told = "", str(error) or f"not so: {_failed_line(error)}"
+    else:
+        kind, told = f"{type(error).__name__}: ", str(error)
+    return (kind + " ".join(told.split()))[:240]
+
+
+def _failed_line(error: Exception) -> str:
+    """What was asserted, in the check's own words."""
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    return line.removeprefix("assert ")
 
 
 def refused(call: Callable[[], Any], status: int = 400) -> Any:

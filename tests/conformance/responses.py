@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.conformance.chat import CAPITAL, STORY, names_a_picture
+from tests.conformance.chat import CAPITAL, STORY
 from tests.conformance.checks import Subject, check, refused
 from tests.conformance.tools import ABOUT, CITY, SUNNY, WEATHER, Place
 
@@ -151,14 +151,6 @@ def _(server: Subject) -> None:
     (part,) = made.output[0].content
     assert "".join(entry.token for entry in part.logprobs) == made.output_text
     assert all(len(entry.top_logprobs) == 2 for entry in part.logprobs)
-
-
-@check(AREA, "an image for a model that sees none is refused by name")
-def _(server: Subject) -> None:
-    image = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
-    said = [{"role": "user", "content": [{"type": "input_text", "text": "What is it?"}, image]}]
-    error = refused(lambda: server.respond(said))
-    assert names_a_picture(error), f"the sentence is {error.message!r}"
 
 
 @check(AREA, "what cannot be answered is refused by name")

@@ -36,7 +36,7 @@ WEATHER: openai.types.responses.FunctionToolParam = {
 def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
     arguments = ("--model", "pocket", "--workers", "2")
     with running_parley(tmp_path_factory.mktemp("responses"), *arguments) as running:
-        running.wait_healthy(120)
+        running.wait_healthy(240)
         yield running
 
 
@@ -281,7 +281,7 @@ def num_tokens(parley: Parley, text: str) -> int:
 def test_what_is_kept_outlives_the_service_and_what_was_begun_fails(tmp_path: Path) -> None:
     arguments = ("--model", "pocket", "--workers", "2")
     with running_parley(tmp_path, *arguments) as parley:
-        parley.wait_healthy(120)
+        parley.wait_healthy(240)
         client = OpenAI(base_url=f"{parley.url}/v1", api_key="none", max_retries=0)
         first = client.responses.create(model="pocket", input="My name is Alice.", temperature=0)
         begun = client.responses.create(**LONG, background=True, max_output_tokens=1900)
@@ -289,7 +289,7 @@ def test_what_is_kept_outlives_the_service_and_what_was_begun_fails(tmp_path: Pa
         parley.process.kill()
         parley.process.wait()
     with running_parley(tmp_path, *arguments) as parley:
-        parley.wait_healthy(120)
+        parley.wait_healthy(240)
         for client in strangers(parley, 1):
             second = client.responses.create(
                 model="pocket",
