@@ -21,7 +21,7 @@ EXIT_REFUSED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierService:
+class Predecessor:
     """One earlier service: what it assumed where nobody said anything else.
 
     `assumed` are variables. With `takes_model`, the first word of its command line is a model;
@@ -101,9 +101,9 @@ _MODELS = {"LLM_MODEL_CACHE_DIR": "models"}
 _SMALL = {"PARLEY_MODEL__NAME": "qwen2.5-0.5b-instruct", **_MODELS}
 _THREE_BILLION = Path("qwen2.5-3b-instruct-q4_k_m.gguf")
 
-api_chatbot = EarlierService("api_chatbot", {**_SMALL, "N_CTX": "4096"})
-web_chatbot = EarlierService("web_chatbot", {**_SMALL, "N_CTX": "2048"})
-api_service = EarlierService(
+api_chatbot = Predecessor("api_chatbot", {**_SMALL, "N_CTX": "4096"})
+web_chatbot = Predecessor("web_chatbot", {**_SMALL, "N_CTX": "2048"})
+api_service = Predecessor(
     "api_service",
     {
         "PARLEY_MODEL__NAME": str(
@@ -115,8 +115,8 @@ api_service = EarlierService(
     },
     takes_model=True,
 )
-serving_api = EarlierService("app.main", {"LLM_MODEL_NAME": "llama3-1b", **_MODELS})
-api = EarlierService(
+serving_api = Predecessor("app.main", {"LLM_MODEL_NAME": "llama3-1b", **_MODELS})
+api = Predecessor(
     "api",
     {"MODEL_NAME": "llama-local", "N_CTX": "4096", "MAX_TOKENS_HARD_CAP": "1024"},
     needs_model="Model not loaded: set MODEL_PATH or MODEL_DIR and restart.",
