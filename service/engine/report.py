@@ -34,7 +34,7 @@ def report(path: Path, settings: Settings, *, show: bool) -> dict[str, Any]:
     variant = backends.load()
     records = Records(settings.state_dir / "engine", path)
     wish, plan = plan_for(path, settings.engine)
-    found = calibrate.assumed(plan.need.weights, settings.engine)
+    found = calibrate.assumed(path.stat().st_size, settings.engine)
     if found is None and show:
         found = records.calibration(settings.engine)
     elif found is None:

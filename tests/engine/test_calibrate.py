@@ -33,7 +33,7 @@ records = Records(Path(sys.argv[3]), path)
 with ExitStack() as owned:
     start = starting.prepare(settings, path, lambda _: None, records, owned)
     began = time.perf_counter()
-    again = starting.settle(start.model, settings, start.sizes, records)
+    again = starting.settle(path, settings, start.sizes, records)
     seconds = time.perf_counter() - began
     build_has_blas = (backends.library.directory() / "libggml-blas.so").exists()
     print(json.dumps({"tuning": asdict(start.tuning), "same": again.tuning == start.tuning,
@@ -159,3 +159,37 @@ def test_trials_take_turns_and_the_best_of_each_counts() -> None:
 
 def test_every_trial_is_run_at_least_once() -> None:
     assert race({"a": lambda: 1.0, "b": lambda: 2.0}, seconds=0) == {"a": 1.0, "b": 2.0}
+
+
+@pytest.mark.model
+def test_a_calibration_that_comes_to_nothing_is_logged_and_the_model_runs_as_usual(
+    large: Path, tmp_path: Path
+) -> None:
+    program = PROGRAM.replace(
+        "with ExitStack()",
+        "import service.engine.planning.measuring as measuring\n"
+        "measuring.sys.executable = '/bin/false'\nwith ExitStack()",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(large), '{"slots": 2}', str(tmp_path)],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Its process ended with exit code 1." in done.stderr
+    verdict = json.loads(done.stdout)
+    assert verdict["tuning"]["blas_from"] is None
+    assert verdict["table"] == []
+    assert not list(tmp_path.glob("calibration-*.json"))
+
+
+@pytest.mark.model
+def test_a_calibration_ends_with_whoever_wanted_it(large: Path) -> None:
+    wanted = {"path": str(large), "settings": {}, "sizes": {"slots": 2, "cells": 512}}
+    command = [sys.executable, "-m", "service.engine.planning.measuring"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        child.stdin.write(json.dumps(wanted).encode() + b"\n")
+        child.stdin.close()
+        assert child.wait(timeout=20) == 1

@@ -17,8 +17,8 @@ import llama_cpp
 from service.engine import library
 from service.engine.planning import backends, machine
 from service.engine.planning.attempts import Attempts, write_atomically
-from service.engine.planning.calibrate import Calibration, Line
-from service.engine.planning.tuning import Tuning
+from service.engine.planning.calibrate import Calibration
+from service.engine.planning.measuring import to_calibration
 from service.settings import EngineSettings
 
 # What is measured, and how; another number makes what was kept worthless.
@@ -48,9 +48,7 @@ class Records:
             kept = json.loads(self._calibration_path(facts).read_text())
             if kept["facts"] != facts:
                 return None
-            table = tuple(Line(**line) for line in kept["calibration"].pop("table"))
-            tuning = Tuning(**kept["calibration"].pop("tuning"))
-            return Calibration(tuning, table, **kept["calibration"])
+            return to_calibration(kept["calibration"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 

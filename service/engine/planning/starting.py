@@ -15,6 +15,7 @@ from service.engine.draft_model import check_draft, open_draft
 from service.engine.planning import backends, calibrate, machine
 from service.engine.planning.calibrate import Calibration
 from service.engine.planning.loading import LoadedModel, load_model, open_context, plan_for
+from service.engine.planning.measuring import measure_apart
 from service.engine.planning.memory import MemoryPlan, Sizes, Wish
 from service.engine.planning.records import Records
 from service.engine.planning.tuning import Tuning
@@ -61,9 +62,9 @@ def prepare(
         check_draft(path, Path(settings.draft_model))
     wish, plan = plan_for(path, settings)
     sizes, degraded = _what_to_try(wish, plan, records)
+    tuning = settle(path, settings, sizes, records).tuning
     model = load_model(path, settings, on_progress)
     owned.callback(model.close)
-    tuning = settle(model, settings, sizes, records).tuning
     calibrate.apply_blas(tuning)
     library.give_back_memory()
     context = open_context(model, settings, sizes, tuning)
@@ -77,10 +78,11 @@ def prepare(
 
 
 def settle(
-    model: LoadedModel, settings: EngineSettings, sizes: Sizes, records: Records | None
+    path: Path, settings: EngineSettings, sizes: Sizes, records: Records | None
 ) -> Calibration:
-    """How to compute: assumed where that is as good, remembered, or else measured now."""
-    assumed = calibrate.assumed(model.size_bytes, settings)
+    """How to compute: assumed where that is as good, remembered, or else measured now, in a process
+    of its own."""
+    assumed = calibrate.assumed(path.stat().st_size, settings)
     if assumed is not None:
         return assumed
     if records is None:
@@ -88,7 +90,9 @@ def settle(
     found = records.calibration(settings)
     if found is None:
         records.on_calibrating()
-        found = calibrate.measure(model, settings, sizes)
+        found = measure_apart(path, settings, sizes)
+        if found is None:
+            return calibrate.unmeasured(settings)
         records.keep(settings, found)
     if found.advice:
         _log.info("faster_quantisation", advice=found.advice)
