@@ -99,6 +99,10 @@ class Spelling(Protocol):
         """As the runner's."""
         ...
 
+    def fewest_tokens(self, prompt: Prompt) -> int:
+        """That many tokens it has at least, without tokenizing it; 0 where that can't be told."""
+        ...
+
     def around(self) -> tuple[list[int], list[int]]:
         """What the model expects before and after a text that stands alone."""
         ...

@@ -6,8 +6,8 @@ import ctypes
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby, pairwise
+from functools import lru_cache, partial
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -17,6 +17,7 @@ from service.domain.chat import Prompt
 from service.domain.errors import InvalidRequest
 from service.engine import library
 from service.engine.sampling.dry import Breakers, find_breakers
+from service.engine.strangers import find_strangers
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = (
     llama.LLAMA_TOKEN_ATTR_UNKNOWN,
@@ -53,6 +54,12 @@ class Vocabulary:
         self._breakers = lru_cache(_NUM_BREAKERS)(self._find_breakers)
         self._single = frozenset(s for s in self._control if len(s) == 1)
         self._reserved = _any_of({s for s in self._control | self._markup if len(s) > 1})
+        kind = llama.llama_vocab_type(vocab)
+        self._keeps_text = kind in (llama.LLAMA_VOCAB_TYPE_SPM, llama.LLAMA_VOCAB_TYPE_BPE)
+        named = (spelling.encode() for spelling in self._control)
+        self._longest_token = max(1, *map(len, chain(self.pieces, named)))
+        plain = partial(self._tokenize_piece, parse_special=False)
+        self._strangers = find_strangers(vocab, self.size, plain)
         self._longest = max((len(s) for s in self._control | self._markup), default=1)
 
     @property
@@ -142,6 +149,14 @@ class Vocabulary:
             ids.insert(0, self._bos)
         return ids
 
+    def fewest_tokens(self, prompt: Prompt) -> int:
+        """That many tokens it has at least, without tokenizing it: each has only so many bytes. 0
+        where tokenizers shorten what they read, or for text over the limit."""
+        size = sum(len(piece.text.encode("utf-8", "replace")) for piece in prompt)
+        if not self._keeps_text or size > self._max_prompt_bytes:
+            return 0
+        return -(-size // self._longest_token)
+
     def content(self, prompt: Prompt) -> list[int]:
         """Token ids of the prompt, and nothing around them.
 
@@ -219,6 +234,16 @@ class Vocabulary:
                     yield max(at + 1, zone.start)
 
     def _tokenize_text(
+        self, text: str, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
+        tokenize = partial(
+            self._tokenize_piece, parse_special=parse_special, add_special=add_special
+        )
+        if self._strangers is None or add_special:
+            return tokenize(text)
+        return self._strangers.tokenize(text, tokenize)
+
+    def _tokenize_piece(
         self, text: str, *, parse_special: bool, add_special: bool = False
     ) -> list[int]:
         data = text.encode("utf-8", "replace")

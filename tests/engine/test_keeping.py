@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,7 +207,7 @@ def test_an_idle_engine_wakes_up_for_it(tmp_path: Path) -> None:
 @pytest.mark.model
 def test_after_kill_9_a_conversation_goes_on_where_it_was(tmp_path: Path) -> None:
     turn = "Tell me a story about a cat and a dog who walk through a dark wood. " * 6
-    options = {"PARLEY_ENGINE__PARK_AFTER_SECONDS": "0.2"}
+    options: dict[str, Any] = {"PARLEY_ENGINE__PARK_AFTER_SECONDS": "0.2"}
     with running_engine(tmp_path, **options) as engine:
         engine.next_event("ready")
         answer = engine.connect().answer(1, turn, max_tokens=40)

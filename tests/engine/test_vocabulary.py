@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.domain.chat import Prompt, PromptPiece
 from service.domain.errors import InvalidRequest
+from service.engine import strangers
 from service.engine.llama import LlamaRunner, create_runner
 from service.engine.vocabulary import _any_of
 from service.settings import EngineSettings
@@ -178,6 +180,59 @@ def test_letters_are_not_merged_into_a_control_token(llama_like: LlamaRunner) ->
     assert ids[0] == 1
     assert {0, 1, 2}.isdisjoint(ids[1:])
     assert read(llama_like, ids).replace(" ", "") == "a</s>b<s>"
+
+
+LETTERS = st.sampled_from(["a", "b", " ", "<", "/s>", "é", "😀", "漢", "a b", "</", "\n"])
+
+
+@hypothesis.settings(max_examples=200)
+@given(text=st.lists(LETTERS, max_size=80).map("".join))
+def test_a_text_that_is_cut_at_strangers_has_the_tokens_of_the_whole(
+    llama_like: LlamaRunner, text: str
+) -> None:
+    vocabulary = llama_like._vocabulary
+    whole = vocabulary._tokenize_piece(text, parse_special=False)
+    assert vocabulary._tokenize_text(text, parse_special=False) == whole
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strangers, "_MOST_STRANGERS", 3)
+        assert vocabulary._tokenize_text(text, parse_special=False) == whole
+
+
+@pytest.mark.parametrize("odd", ["😀", "é漢", "a😀 ", "</s>", " ", "\n"])
+def test_much_odd_text_is_hardly_slower_by_the_letter_than_a_little(
+    llama_like: LlamaRunner, odd: str
+) -> None:
+    """25 000 characters that the vocabulary does not have took 14 s before, four times as many
+    sixteen times as long."""
+    seconds = []
+    for size in (10_000, 160_000):
+        text = odd * (size // len(odd.encode()))
+        started = time.thread_time()
+        ids = llama_like.tokenize(untrusted(text))
+        seconds.append(time.thread_time() - started)
+        # A space is put in front where a spelling was torn apart.
+        assert read(llama_like, ids).replace(" ", "") == text.replace(" ", "")
+    assert seconds[1] < 16 * seconds[0] * 4 + 0.5
+
+
+def test_what_is_too_long_whatever_its_tokens_are_is_known_at_once(
+    pocket_runner: LlamaRunner, llama_like: LlamaRunner
+) -> None:
+    for runner in (pocket_runner, llama_like):
+        prompt = untrusted("a" * 300_000)
+        fewest = runner.spelling.fewest_tokens(prompt)
+        assert runner.slot_length < fewest <= len(runner.tokenize(prompt))
+        assert runner.spelling.fewest_tokens(untrusted("a" * 1_048_577)) == 0
+
+
+@hypothesis.settings(max_examples=100)
+@given(text=st.one_of(texts, hostile))
+def test_no_prompt_has_fewer_tokens_than_are_promised(
+    pocket_runner: LlamaRunner, llama_like: LlamaRunner, text: str
+) -> None:
+    for runner in (pocket_runner, llama_like):
+        for prompt in (trusted(text), untrusted(text)):
+            assert runner.spelling.fewest_tokens(prompt) <= len(runner.tokenize(prompt))
 
 
 @given(

@@ -156,6 +156,9 @@ class FakeRunner:
             )
         return [token_id for piece in prompt for token_id in _tokens_of(piece)]
 
+    def fewest_tokens(self, prompt: Prompt) -> int:
+        return 0
+
     @property
     def size(self) -> int:
         return END + 1

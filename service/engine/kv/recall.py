@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.domain.chat import Prompt, PromptPiece
+from service.domain.errors import ContextLengthExceeded
 from service.engine.kv.cache import Cache
 from service.engine.kv.prefix import Prefix
 from service.engine.runner import ModelRunner
@@ -40,7 +41,14 @@ class Recall:
         self._shared: OrderedDict[Prompt, list[int]] = OrderedDict()
 
     def tokenize(self, submit: Submit) -> Recalled:
-        """Raises `InvalidRequest` as the runner does."""
+        """Raises `InvalidRequest` as the runner does, or `ContextLengthExceeded` for a prompt that
+        is too long whatever its tokens are: nobody waits for them to be found out."""
+        fewest, most = self._runner.spelling.fewest_tokens(submit.prompt), self._runner.slot_length
+        if fewest >= most:
+            raise ContextLengthExceeded(
+                f"The prompt has at least {fewest} tokens, but the context holds {most}, at least "
+                f"one of them for the answer; send at most {most - 1} tokens."
+            )
         seen = None
         if submit.pictures:
             prompt, rows = looking(self.sight).look(submit.prompt, submit.pictures)
