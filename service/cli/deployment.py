@@ -129,4 +129,4 @@ def _renewal() -> str:
 
 
 def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:/usr/sbin"
+    return os.pathsep.join([*os.get_exec_path(), "/usr/sbin"])
