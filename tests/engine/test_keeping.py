@@ -36,8 +36,8 @@ def text(number: int) -> str:
     return str(number) + "x" * 150 + ">"
 
 
-def talk(loop: Loop, number: int, said: str = "", **options: object) -> None:
-    facts = {"max_tokens": 4, "cache_key": f"user {number}", **options}
+def talk(loop: Loop, number: int, said: str = "", **options: Any) -> None:
+    facts: dict[str, Any] = {"max_tokens": 4, "cache_key": f"user {number}", **options}
     loop.ask(number, said or text(number), **facts)
     loop.finish()
 

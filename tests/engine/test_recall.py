@@ -66,6 +66,9 @@ class Letters:
     def tokenize(self, prompt: Prompt) -> list[int]:
         return self.content(prompt)
 
+    def fewest_tokens(self, prompt: Prompt) -> int:
+        return 0
+
     def around(self) -> tuple[list[int], list[int]]:
         return [], []
 
