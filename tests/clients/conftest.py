@@ -13,9 +13,13 @@ from tests.e2e.parley import Parley, running_parley
 
 @pytest.fixture(scope="session")
 def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    aliases = {"PARLEY_CHAT__ALIASES": "gpt-*, claude-*"}
+    variables = {
+        "PARLEY_CHAT__ALIASES": "gpt-*, claude-*",
+        "PARLEY_CHAT__MAX_TOKENS": "200",  # Pocket finds no end where it is asked to edit
+        "PARLEY_LOG__FORMAT": "json",
+    }
     directory = tmp_path_factory.mktemp("parley")
-    with running_parley(directory, "--model", "pocket", environment=aliases) as service:
+    with running_parley(directory, "--model", "pocket", environment=variables) as service:
         service.wait_healthy()
         yield service
 

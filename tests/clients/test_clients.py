@@ -95,8 +95,9 @@ def say(tools: Tools, program: str, parley: Parley) -> dict[str, Any]:
 
 
 def requests_of(parley: Parley) -> list[str]:
-    """The log's lines about finished requests."""
-    return [line for line in parley.log.read_text().splitlines() if "request_finished" in line]
+    """The log's lines about finished HTTP requests."""
+    lines = parley.log.read_text().splitlines()
+    return [line for line in lines if "request_finished" in line and '"method"' in line]
 
 
 def test_litellm(parley: Parley, libraries: Tools) -> None:
@@ -142,7 +143,7 @@ def test_llm(parley: Parley, libraries: Tools) -> None:
     [
         ("openai/pocket", {"OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": "none"}),
         (
-            "anthropic/claude-sonnet-4-5",
+            "anthropic/claude-pocket",  # unknown to aider, which goes on with cut answers of others
             {"ANTHROPIC_API_BASE": "{url}", "ANTHROPIC_API_KEY": "none"},
         ),
     ],
@@ -168,4 +169,4 @@ def test_aider(parley: Parley, aider: Tools, model: str, variables: dict[str, st
     assert "Added hello.py to the chat" in printed, printed
     requests = requests_of(parley)[before:]
     assert requests
-    assert all("status=200" in line or '"status": 200' in line for line in requests), requests
+    assert all('"status": 200' in line for line in requests), requests
