@@ -61,6 +61,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Together]:
     parley = SERVICES["parley"]
     assert (parley["read_only"], parley["cap_drop"], parley["tmpfs"]) == (True, ["ALL"], ["/tmp"])  # noqa: S108
     inside = ["--network", "container:compose-parley", "--ulimit", "nofile=1024:2048"]
+    inside += ["--ulimit", "nproc=1000:1000"]
     try:
         # image.sh has the same options as compose.yaml has for this service.
         image(
