@@ -51,9 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     forbid_core_files()  # of a process that may hold the hub's token
     parser = argparse.ArgumentParser(prog="python -m service.models", description=__doc__)
-    parser.add_argument(
-        "--models-dir", type=Path, required=True, help="where models are"
-    )
+    parser.add_argument("--models-dir", type=Path, required=True, help="where models are")
     verbs = parser.add_subparsers(required=True)
     pull = verbs.add_parser("pull", help="fetch a model's file")
     pull.add_argument("name", help="catalogue name or REPO:FILE")
