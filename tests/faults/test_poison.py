@@ -46,9 +46,12 @@ def test_a_request_that_two_engines_died_on_is_refused_and_others_are_answered(
 
 def answered(parley: Parley) -> Stream:
     """A stream that was taken: the other worker may reach a new engine an instant later."""
-    return until(
-        lambda: start_streams(parley.url, 1, 400)[0].wait(), lambda stream: stream.status != 503
-    )
+
+    def ask() -> Stream:
+        (stream,) = start_streams(parley.url, 1, 400)
+        return stream.wait()
+
+    return until(ask, lambda stream: stream.status != 503)
 
 
 def test_a_request_that_only_was_there_is_answered_and_cleared(parley: Parley) -> None:
