@@ -14,7 +14,7 @@ run: install ## install what is missing, then serve on http://127.0.0.1:8000
 
 test: ## install what is missing, then run the whole test suite
 	@deploy/setup/prepare --dev
-	@exec .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@exec .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --timeout 300 $(ARGS)
 
 test-slow: ## the tests that take minutes each
 	@deploy/setup/prepare --dev

@@ -64,13 +64,14 @@ def test_a_picture_takes_its_places_in_the_prompt(client: openai.OpenAI) -> None
 
 def test_a_picture_is_read_once_and_another_is_not_taken_for_it(client: openai.OpenAI) -> None:
     question = "How many times was this shown?"
-    first = answer(client, asked(RED, text=question))
-    again = answer(client, asked(RED, text=question))
+    green, grey = png(colour=(0, 250, 0)), png(colour=(90, 90, 90))  # of no other test
+    first = answer(client, asked(green, text=question))
+    again = answer(client, asked(green, text=question))
     assert again.choices[0].message.content == first.choices[0].message.content
     assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1
-    other = answer(client, asked(BLUE, text=question)).usage.prompt_tokens_details.cached_tokens
+    other = answer(client, asked(grey, text=question)).usage.prompt_tokens_details.cached_tokens
     assert other < PROJECTOR.num_tokens
-    mixed = answer(client, asked(RED, BLUE, text=question)).usage.prompt_tokens_details
+    mixed = answer(client, asked(green, grey, text=question)).usage.prompt_tokens_details
     assert PROJECTOR.num_tokens <= mixed.cached_tokens < 2 * PROJECTOR.num_tokens + other + 1
 
 

@@ -52,7 +52,7 @@ def test_a_first_token_that_can_not_come_in_time_is_refused(engine: Engine) -> N
 def test_who_waits_is_told_how_many_go_first(engine: Engine) -> None:
     client = engine.connect()
     numbers = range(1, 9)
-    endless(client, *numbers, max_tokens=100)
+    endless(client, *numbers, max_tokens=400)
     client.wait(*numbers)
     told = [f for f in client.frames if isinstance(f, Queued) and f.id == 8]
     assert told

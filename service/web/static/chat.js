@@ -37,8 +37,7 @@ export class Chat {
   stop() {
     if (!this.busy) return;
     this.abort.abort();
-    // What has not begun yet ends with the connection.
-    if (this.begun) stopAnswers(this.sessionId).catch((error) => this.onTrouble(error));
+    if (this.begun) stopAnswers(this.sessionId).catch((error) => error.status !== 404 && this.onTrouble(error));
   }
 
   /** Show a conversation that is kept, and follow what is being written to it. */
@@ -84,9 +83,9 @@ export class Chat {
     view.element.remove();
     await this.write(async (answer, signal) => {
       answer.view.append(last.text);
+      this.begun = true;
       for await (const frame of streamMore({ sessionId: this.sessionId, signal })) {
         signal.throwIfAborted();
-        this.begun = true;
         answer.take(frame);
       }
     });
@@ -169,16 +168,17 @@ export class Chat {
     const since = performance.now();
     for (;;) {
       try {
+        this.begun = true; // it may have, before a word of it is here
         const frames = streamChat({ message: text, sessionId: this.sessionId, signal });
         for await (const frame of frames) {
           signal.throwIfAborted();
-          this.begun = true;
           answer.take(frame);
         }
         return;
       } catch (error) {
         const mayWait = error.status === 503 || error.status === 429;
         if (!mayWait || performance.now() - since > GIVE_UP_MS) throw error;
+        this.begun = false;
         this.onTrouble(error);
         await this.pause(error, answer.view, signal);
       }
