@@ -290,7 +290,8 @@ async def test_clearing_while_an_answer_is_written_forgets_it_for_good(
     generation = await conversations.start(Turn("Hi", "default"), ANONYMOUS)
     await conversations.clear("default", ANONYMOUS)
     await engine.write(3)
-    assert (await collect(generation)).text == "Hello there, friend."
+    # Whoever clears it wants no more of it: it may end before what was left has been written.
+    assert "Hello there, friend.".startswith((await collect(generation)).text)
     assert await conversations.list_ids(ANONYMOUS) == []
 
 

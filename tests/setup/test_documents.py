@@ -20,7 +20,7 @@ DOCUMENTS = [
 ]
 IDS = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 # What the set-up and its tests read, not the service; and how a setting's name is spelled.
-NOT_SETTINGS = {"PARLEY_CACHE_DIR", "PARLEY_TEST_WHEELS", "PARLEY_GROUP__NAME"}
+NOT_SETTINGS = {"PARLEY_CACHE_DIR", "PARLEY_TEST_NGINX", "PARLEY_TEST_WHEELS", "PARLEY_GROUP__NAME"}
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 
