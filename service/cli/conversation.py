@@ -17,9 +17,10 @@ from service.chat.archive import MAX_PAGE, Archive, to_markdown
 from service.chat.documents import from_document, to_document
 from service.cli.database import with_database
 from service.domain.access import ANONYMOUS, Principal
-from service.domain.errors import ConfigurationError, InvalidRequest
+from service.domain.errors import ConfigurationError, ConversationNotFound, InvalidRequest
 from service.settings import load_settings
 from service.store.archive import SqlArchive
+from service.store.conversations import SqlConversations
 from service.store.database import store_url
 
 T = TypeVar("T")
@@ -113,6 +114,49 @@ def bring(file: BinaryIO, principal: str) -> None:
         raise InvalidRequest(f"{file.name} is not JSON: {error}.") from error
     title, said = from_document(document)
     click.echo(_with_archive(lambda a: a.bring(Principal(principal), title, said)))
+
+
+@conversation.command()
+@click.argument("conversation_id")
+@click.argument("title")
+@principal_option
+def rename(conversation_id: str, title: str, principal: str) -> None:
+    """Give a conversation another TITLE.
+
+    \b
+    Example:
+      parley conversation rename conv_0123 "Bread, at last"
+    """
+    _with_archive(lambda a: a.rename(Principal(principal), conversation_id, title))
+
+
+@conversation.command()
+@click.argument("conversation_id")
+@click.option("--last-turn", type=click.IntRange(min=0), help="Leave out what came after it.")
+@principal_option
+def fork(conversation_id: str, last_turn: int | None, principal: str) -> None:
+    """Copy a conversation under a new id, which is printed.
+
+    \b
+    Example:
+      parley conversation fork conv_0123 --last-turn 3
+    """
+    whose = Principal(principal)
+    click.echo(_with_archive(lambda a: a.fork(whose, conversation_id, last_turn)).id)
+
+
+@conversation.command()
+@click.argument("conversation_id")
+@principal_option
+def delete(conversation_id: str, principal: str) -> None:
+    """Forget one conversation.
+
+    \b
+    Example:
+      parley conversation delete conv_0123
+    """
+    if not with_database(lambda d: SqlConversations(d).delete(principal, conversation_id)):
+        raise ConversationNotFound(f"There is no conversation `{conversation_id}`.")
 
 
 @conversation.command()

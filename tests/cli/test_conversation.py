@@ -72,9 +72,31 @@ def test_what_is_no_export_is_refused_by_name(tmp_path: Path, content: str) -> N
     assert "talk.json is not JSON" in refused.message or "no conversation" in refused.message
 
 
-def test_an_unknown_conversation_is_refused() -> None:
-    refused = run("conversation", "export", "nowhere").exception
+def test_a_conversation_is_renamed_copied_up_to_a_turn_and_forgotten() -> None:
+    say("How is bread baked?", "With flour.")
+    say("And cake?", "With eggs.")
+    assert run("conversation", "rename", "talk", "Baking").exit_code == 0
+    assert "talk     2  Baking" in run("conversation", "list").output
+    copy = run("conversation", "fork", "talk", "--last-turn", "1").output.strip()
+    assert "flour" in run("conversation", "export", copy).output
+    assert "eggs" not in run("conversation", "export", copy).output
+    assert run("conversation", "delete", "talk").exit_code == 0
+    assert run("conversation", "search", "eggs").output == ""
+    assert [c["id"] for c in json.loads(run("conversation", "list", "--json").output)] == [copy]
+
+
+@pytest.mark.parametrize("words", ["export X", "rename X title", "fork X", "delete X"])
+def test_an_unknown_conversation_is_refused(words: str) -> None:
+    refused = run("conversation", *words.split()).exception
     assert isinstance(refused, ConversationNotFound)
+    assert "`X`" in refused.message
+
+
+def test_anothers_conversation_is_as_unknown() -> None:
+    say("secret", "yes")
+    refused = run("conversation", "delete", "talk", "--principal", "tok_x").exception
+    assert isinstance(refused, ConversationNotFound)
+    assert "secret" in run("conversation", "list").output
 
 
 def test_erasing_asks_first() -> None:
