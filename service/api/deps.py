@@ -71,13 +71,16 @@ def _current_model(http_request: Request) -> ModelInfo | None:
 
 
 def _models(http_request: Request) -> list[ModelInfo]:
-    """All models that are being served, the one that answers chats first; one that also does
-    something else is listed once."""
+    """All models that answer who asks: those being served, the one for chats first, each once, and
+    the one that is asleep."""
     models: dict[str, ModelInfo] = {}
     for mode in Mode:
         with suppress(EngineUnavailable):
             model = parts(http_request).engines.current(mode).model
             models.setdefault(model.name, model)
+    resting = parts(http_request).engines.resting
+    if resting is not None:
+        models.setdefault(resting.name, resting)
     return list(models.values())
 
 

@@ -91,6 +91,12 @@ class Engines(Protocol):
         """The engine of a model that serves those who ask for it, where it is there now."""
         ...
 
+    @property
+    def resting(self) -> ModelInfo | None:
+        """The model for chats that is asleep, and comes back with the next request; None where
+        none is, or where it has slept since before this worker began."""
+        ...
+
     async def switch(self, command: SwitchCommand) -> int:
         """Ask the supervisor for another model; `status.switch` follows, under this number.
 
@@ -138,6 +144,7 @@ class ConnectedEngines:
         self._preferred: dict[Mode, int] = {}
         self._connections: dict[int, Connection] = {}
         self._links: dict[int, asyncio.Task[None]] = {}
+        self._last_model: ModelInfo | None = None
         self._switched_away = False
         self._num_waiting = 0
         self._waking = False
@@ -167,6 +174,12 @@ class ConnectedEngines:
             if connection is not None and not connection.retired:
                 return ConnectedClient(self, connection)
         return None
+
+    @property
+    def resting(self) -> ModelInfo | None:
+        sleeper, model = self._heard.sleeper, self._last_model
+        asleep = sleeper is not None and model is not None and sleeper.model == model.name
+        return model if asleep else None
 
     async def switch(self, command: SwitchCommand) -> int:
         return await send_command(self._status_socket, command)
@@ -307,6 +320,8 @@ class ConnectedEngines:
             log.info("engine_reached", engine=engine.id, model=connection.model.name)
             connection.engine_id = engine.id
             self._connections[engine.id] = connection
+            if engine.mode is Mode.CHAT and not engine.is_guest:
+                self._last_model = connection.model
             self._is_between_models()  # if it was so, it is over
             self._announce()
             await connection.closed.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.domain.errors import EngineUnavailable
-from service.domain.model import Mode
+from service.domain.model import Mode, ModelInfo
 from service.ipc.client import ConnectedClient, EngineClient
 from service.ipc.command import SwitchCommand
 from service.ipc.connection import Connection
@@ -38,6 +38,10 @@ class OneEngine:
         return ConnectedClient(self, self._connection)
 
     def guest(self, model: str) -> EngineClient | None:
+        return None
+
+    @property
+    def resting(self) -> ModelInfo | None:
         return None
 
     async def successor(self, after: Connection, seconds: float) -> Connection | None:

@@ -69,6 +69,7 @@ def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Pat
         health = parley.get("/health")
         assert (health.status_code, health.json()["asleep"]) == (200, True)
         assert "parley_engine_asleep 1.0" in parley.get("/metrics").text
+        assert [m["id"] for m in parley.get("/v1/models").json()["data"]] == [name]
         body = {"message": "What is the capital of France?"}
         with httpx.stream("POST", f"{parley.url}/chat/stream", json=body, timeout=60) as reply:
             lines = [line for line in reply.iter_lines() if line]

@@ -240,6 +240,10 @@ class FakeEngine:
         self.tells(replace(self.status, current=1, engines=serving(self.model).engines))
         self._awake.set()
 
+    @property
+    def resting(self) -> ModelInfo | None:
+        return None if self.status.sleeper is None else self.model
+
     async def bridged(self) -> None:
         """When it is awake; its switches leave no gap."""
         await self._awake.wait()

@@ -135,7 +135,7 @@ def _disclosed(num_dropped: int) -> dict[str, str]:
 
 @router.get("/models", response_model=ModelList)
 async def list_models(models: ModelsDep) -> Response:
-    """The models that are being served; empty while there is none."""
+    """The models that answer, one that is asleep among them; empty while there is none."""
     return Json({"object": "list", "data": [to_model_reply(model) for model in models]})
 
 
