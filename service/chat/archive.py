@@ -106,7 +106,7 @@ class Archive:
     async def summary(self, principal: Principal, conversation_id: str) -> ConversationSummary:
         found = await self._store.summary(principal.id, valid_conversation_id(conversation_id))
         if found is None:
-            raise _unknown(conversation_id)
+            raise ConversationNotFound.named(conversation_id)
         return found
 
     async def messages(
@@ -123,7 +123,7 @@ class Archive:
         if not await self._store.rename(
             principal.id, valid_conversation_id(conversation_id), wanted
         ):
-            raise _unknown(conversation_id)
+            raise ConversationNotFound.named(conversation_id)
         return await self.summary(principal, conversation_id)
 
     async def stop(self, principal: Principal, conversation_id: str) -> int:
@@ -131,7 +131,7 @@ class Archive:
         within about a second. Returns how many there were."""
         stopped = await self._store.stop(principal.id, valid_conversation_id(conversation_id))
         if stopped is None:
-            raise _unknown(conversation_id)
+            raise ConversationNotFound.named(conversation_id)
         return stopped
 
     async def fork(
@@ -140,7 +140,7 @@ class Archive:
         """A copy, up to turn `last_turn` or whole, that goes its own way."""
         source, name = valid_conversation_id(conversation_id), self._new_id()
         if not await self._store.fork(principal.id, source, name, last_turn):
-            raise _unknown(conversation_id)
+            raise ConversationNotFound.named(conversation_id)
         return await self.summary(principal, name)
 
     async def search(self, principal: Principal, wanted: str, most: int) -> list[SearchHit]:
@@ -229,7 +229,3 @@ def _as_turn(kept: KeptMessage, turn: int) -> KeptMessage:
     message = Message(kept.message.role, kept.message.content, reasoning=kept.message.reasoning)
     state = AnswerState.CUT if kept.state is AnswerState.WRITING else kept.state
     return KeptMessage(0, turn, message, state, kept.created_at)
-
-
-def _unknown(conversation_id: str) -> ConversationNotFound:
-    return ConversationNotFound(f"There is no conversation `{conversation_id}`.")

@@ -227,7 +227,7 @@ class Conversations:
     async def clear(self, conversation_id: str, principal: Principal) -> None:
         """Forget the conversation. Raises `ConversationNotFound`."""
         if not await self._store.delete(principal.id, conversation_id):
-            raise ConversationNotFound(f"There is no conversation `{conversation_id}`.")
+            raise ConversationNotFound.named(conversation_id)
 
     async def list_ids(self, principal: Principal) -> list[str]:
         """The principal's conversations, the last used first."""
@@ -251,7 +251,7 @@ class Conversations:
             principal.id, turn.conversation_id, max(0, min(wanted, room))
         )
         if history is None and not turn.create_missing:
-            raise ConversationNotFound(f"There is no conversation `{turn.conversation_id}`.")
+            raise ConversationNotFound.named(turn.conversation_id)
         return history or History()
 
     async def _fitting(self, turn: Turn, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:

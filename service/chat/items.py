@@ -65,7 +65,7 @@ class Items:
 
     async def append(self, principal: Principal, turn: KeptTurn) -> None:
         if not await self._store.append(principal.id, turn.conversation_id, turn.turns):
-            raise ConversationNotFound(f"There is no conversation `{turn.conversation_id}`.")
+            raise ConversationNotFound.named(turn.conversation_id)
 
     async def replace(
         self, principal: Principal, conversation_id: str, message: KeptMessage
@@ -77,4 +77,4 @@ class Items:
     ) -> None:
         """Replace the conversation's metadata."""
         if not await self._store.describe(principal.id, conversation_id, metadata):
-            raise ConversationNotFound(f"There is no conversation `{conversation_id}`.")
+            raise ConversationNotFound.named(conversation_id)

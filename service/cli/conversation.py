@@ -156,7 +156,7 @@ def delete(conversation_id: str, principal: str) -> None:
       parley conversation delete conv_0123
     """
     if not with_database(lambda d: SqlConversations(d).delete(principal, conversation_id)):
-        raise ConversationNotFound(f"There is no conversation `{conversation_id}`.")
+        raise ConversationNotFound.named(conversation_id)
 
 
 @conversation.command()

@@ -6,7 +6,7 @@ fault of ours, logged once at the edge and reported as "internal error".
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ServiceError(Exception):
@@ -69,6 +69,10 @@ class ConversationNotFound(ServiceError):
     """Unknown to this caller; another caller's conversation looks exactly the same."""
 
     code = "conversation_not_found"
+
+    @classmethod
+    def named(cls, conversation_id: str) -> Self:
+        return cls(f"There is no conversation `{conversation_id}`.")
 
 
 class ResponseNotFound(ServiceError):

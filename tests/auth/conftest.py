@@ -12,19 +12,12 @@ from service.auth.tokens import AccessTokens
 from service.settings import Settings
 from service.store.access_tokens import SqlAccessTokens
 from service.store.database import Database, open_database
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock()
+    return FakeClock(1_800_000_000.0)
 
 
 @pytest_asyncio.fixture

@@ -16,7 +16,7 @@ from service.domain.errors import RateLimited
 from service.settings import Settings
 from service.store.admissions import SqlAdmissions
 from service.store.database import Database, open_database
-from tests.auth.conftest import FakeClock
+from tests.fakes.clock import FakeClock
 
 
 @settings(max_examples=15)
@@ -32,7 +32,7 @@ def test_no_minute_has_more_than_the_limit_and_nothing_is_refused_below_it(
 
 async def check_interleaving(limit: int, requests: list[tuple[float, bool]]) -> None:
     """Requests after pauses, to one of two workers: admitted exactly where there is room."""
-    clock = FakeClock()
+    clock = FakeClock(1_800_000_000.0)
     with tempfile.TemporaryDirectory() as folder:
         workers = [await open_database(Settings(state_dir=Path(folder))) for _ in range(2)]
         limits = [RequestLimits(SqlAdmissions(worker, clock)) for worker in workers]

@@ -19,7 +19,7 @@ from service.domain.events import Usage
 from service.settings import Settings
 from service.store.database import Database, open_database
 from service.store.spending import LEASE_SECONDS, SqlSpending
-from tests.auth.conftest import FakeClock
+from tests.fakes.clock import FakeClock
 
 
 def who(**limits: object) -> Principal:
@@ -89,7 +89,7 @@ async def check_interleaving(
 ) -> None:
     """Answers of two workers, some of which run on while others come and go, and restarts: let in
     exactly where all limits leave room, so whoever is alone can have all of each."""
-    clock, ledger, me = FakeClock(), Ledger(limits), who(**limits)
+    clock, ledger, me = FakeClock(1_800_000_000.0), Ledger(limits), who(**limits)
     with tempfile.TemporaryDirectory() as folder:
         workers = [await open_database(Settings(state_dir=Path(folder))) for _ in range(2)]
         spending = [Spending(SqlSpending(worker, clock)) for worker in workers]

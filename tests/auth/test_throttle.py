@@ -11,7 +11,7 @@ from service.auth.throttle import BURST, MAX_ADDRESSES, SECONDS_EACH, FailureThr
 from service.settings import Settings
 from service.store.database import Database, open_database
 from service.store.failures import SqlFailures
-from tests.auth.conftest import FakeClock
+from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from service.domain.errors import InvalidRequest, StoreUnavailable, Unauthentica
 from service.settings import Settings
 from service.store.access_tokens import SqlAccessTokens
 from service.store.database import open_database
-from tests.auth.conftest import FakeClock
+from tests.fakes.clock import FakeClock
 
 CHAT = frozenset({Scope.CHAT})
 

@@ -171,4 +171,5 @@ async def test_on_a_phone_the_drawers_fit_and_can_be_touched(
         "[...document.querySelectorAll('#shelf button:not([hidden])')]"
         ".map((b) => b.getBoundingClientRect()).map((r) => [r.width, r.height])"
     )
-    assert all(width >= 44 and height >= 44 for width, height in sizes), sizes
+    # Layout is in binary fractions of a pixel: 44 may be told as 43.99998.
+    assert all(round(min(size), 2) >= 44 for size in sizes), sizes

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from service import __version__
 from tests.conformance.checks import CHECKS, Outcome, Subject, outcome_of
 from tests.conformance.table import Column
-from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.e2e.parley import Parley, create_token, running_parley
 from tests.engine.encoder_file import RandomEncoder
 from tests.sdk.published import Published
 
@@ -67,15 +65,6 @@ def _wait_for_embedder(subject: Subject, parley: Parley) -> None:
 
 
 def _create_token(folder: Path) -> str:
-    command = [str(PARLEY), "token", "create", "--name", "conformance"]
     scopes = ["--scope", "chat", "--scope", "embed"]
     limits = ["--requests-per-minute", "100000", "--tokens-per-minute", "100000000"]
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
-    done = subprocess.run(
-        [*command, *scopes, *limits],
-        env=variables | {"PARLEY_STATE_DIR": str(folder / "state")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    return create_token(folder, "conformance", *scopes, *limits)

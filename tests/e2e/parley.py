@@ -28,6 +28,20 @@ def new_client() -> httpx.Client:
     return httpx.Client(limits=ANEW, timeout=60)
 
 
+def create_token(folder: Path, name: str, *options: str) -> str:
+    """The secret of a new access token for a service whose state is in `folder`."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
+    made = subprocess.run(
+        [PARLEY, "token", "create", "--name", name, *options],
+        env=variables | {"PARLEY_STATE_DIR": str(folder / "state")},
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    return made.stdout.strip()
+
+
 @dataclass
 class Parley:
     """A running service. `process` is the supervisor."""

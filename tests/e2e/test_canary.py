@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.e2e.parley import Parley, create_token, running_parley
 from tests.waiting import until
 
 pytestmark = pytest.mark.model
@@ -47,16 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def canaries(folder: Path) -> Canaries:
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
-    made = subprocess.run(
-        [PARLEY, "token", "create", "--name", "laptop", *(f"--scope={s}" for s in SCOPES)],
-        env=variables | {"PARLEY_STATE_DIR": str(folder / "state")},
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
-    )
-    return Canaries(secret=made.stdout.strip())
+    return Canaries(secret=create_token(folder, "laptop", *(f"--scope={s}" for s in SCOPES)))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from service.api.access import is_open_to_all
 from service.domain.access import Scope
-from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.e2e.parley import Parley, create_token, running_parley
 
 pytestmark = pytest.mark.model
 
@@ -46,16 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def secret(folder: Path) -> str:
     """An access token that opens everything."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")}
-    made = subprocess.run(
-        [PARLEY, "token", "create", "--name", "all", *SCOPES],
-        env=variables | {"PARLEY_STATE_DIR": str(folder / "state")},
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
-    )
-    return made.stdout.strip()
+    return create_token(folder, "all", *SCOPES)
 
 
 @pytest.fixture(scope="module")

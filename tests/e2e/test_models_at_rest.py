@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.models.registry import BUILT_IN_DIR
-from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.e2e.parley import Parley, create_token, running_parley
 
 pytestmark = [pytest.mark.model, pytest.mark.faults]
 
@@ -25,22 +23,9 @@ def add_other(folder: Path) -> None:
     (models / "registry.toml").write_text('[other]\nfile = "other.gguf"\n')
 
 
-def create_token(folder: Path, name: str, *scopes: str) -> dict[str, str]:
-    done = subprocess.run(
-        [
-            str(PARLEY),
-            "token",
-            "create",
-            "--name",
-            name,
-            *(w for s in scopes for w in ("--scope", s)),
-        ],
-        env={**os.environ, "PARLEY_STATE_DIR": str(folder / "state")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    secret = next(word for word in done.stdout.split() if word.startswith("parley_"))
+def authorized(folder: Path, name: str, *scopes: str) -> dict[str, str]:
+    """The header of a new access token."""
+    secret = create_token(folder, name, *(f"--scope={scope}" for scope in scopes))
     return {"Authorization": f"Bearer {secret}"}
 
 
@@ -84,8 +69,8 @@ def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Pat
 
 def test_a_caller_chooses_for_itself_and_an_operator_for_everybody(tmp_path: Path) -> None:
     add_other(tmp_path)
-    ann = create_token(tmp_path, "ann", "chat")
-    boss = create_token(tmp_path, "boss", "chat", "models:switch")
+    ann = authorized(tmp_path, "ann", "chat")
+    boss = authorized(tmp_path, "boss", "chat", "models:switch")
     with running_parley(tmp_path, "--model", "pocket") as parley:
         parley.wait_healthy()
 

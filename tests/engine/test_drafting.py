@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from service.engine.speculation import LENGTHS
 from service.settings import EngineSettings
 from tests.engine.test_speculation import POEM, ask, counting, num_decodes
+from tests.fakes.clock import FakeClock
 from tests.fakes.drafter import FakeDrafter
-from tests.fakes.loop import FakeClock, Loop
+from tests.fakes.loop import Loop
 from tests.fakes.runner import Next, says
 from tests.fakes.timed import Machine, TimedRunner
 

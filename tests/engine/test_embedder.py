@@ -16,7 +16,8 @@ from service.engine.embedding.turns import Asked
 from service.engine.inbox import Drain
 from service.engine.runner import DecodeAborted, RunnerError
 from service.ipc.messages import Embedded, Ranked, Refused
-from tests.fakes.loop import FakeClock, FakeOutbox
+from tests.fakes.clock import FakeClock
+from tests.fakes.loop import FakeOutbox
 
 
 @dataclass

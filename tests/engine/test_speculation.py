@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from service.domain.constraint import Constraint, ConstraintKind
 from service.engine.speculation import LENGTHS, Lookup
 from service.settings import EngineSettings
-from tests.fakes.loop import FakeClock, Loop
+from tests.fakes.clock import FakeClock
+from tests.fakes.loop import Loop
 from tests.fakes.runner import Next, says
 from tests.fakes.timed import Machine, TimedRunner
 

@@ -13,7 +13,8 @@ from service.engine.llama import LlamaRunner
 from service.engine.runner import DecodeRow, PrefillPart, RunnerError
 from service.engine.speculation import LENGTHS
 from service.settings import EngineSettings
-from tests.fakes.loop import FakeClock, Loop
+from tests.fakes.clock import FakeClock
+from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner
 
 pytestmark = pytest.mark.model

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.engine.kv.prefix import Prefix
 from service.engine.runner import RunnerError
-from tests.fakes.loop import FakeClock
+from tests.fakes.clock import FakeClock
 from tests.fakes.runner import Next
 
 

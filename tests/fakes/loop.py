@@ -18,19 +18,10 @@ from service.engine.sequence import Job
 from service.engine.tokenizer import Tokenizer
 from service.ipc.messages import Accepted, Delta, Done, Frame, Refused, Step, Submit
 from service.settings import EngineSettings
+from tests.fakes.clock import FakeClock
 from tests.fakes.runner import FakeRunner
 
 F = TypeVar("F", bound=Frame)
-
-
-class FakeClock:
-    """Seconds that pass when the test, or a fake call of the model, says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

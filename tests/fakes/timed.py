@@ -10,7 +10,8 @@ from typing import Any
 from service.engine.runner import DecodeRow, PrefillPart
 from service.ipc.messages import Frame, Step
 from service.settings import EngineSettings
-from tests.fakes.loop import FakeClock, FakeOutbox, Loop
+from tests.fakes.clock import FakeClock
+from tests.fakes.loop import FakeOutbox, Loop
 from tests.fakes.runner import FakeRunner
 
 

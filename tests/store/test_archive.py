@@ -17,11 +17,11 @@ from service.store.archive import SqlArchive
 from service.store.conversations import ABANDONED_SECONDS, SqlConversations
 from service.store.database import Database, store_url
 from service.store.responses import SqlResponses
+from tests.fakes.clock import FakeClock
 
 
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
+class TickingClock(FakeClock):
+    """A second passes at each look."""
 
     def __call__(self) -> float:
         self.now += 1
@@ -42,17 +42,17 @@ async def database(path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> TickingClock:
+    return TickingClock()
 
 
 @pytest.fixture
-def store(database: Database, clock: FakeClock) -> SqlConversations:
+def store(database: Database, clock: TickingClock) -> SqlConversations:
     return SqlConversations(database, clock)
 
 
 @pytest.fixture
-def archive(database: Database, clock: FakeClock) -> SqlArchive:
+def archive(database: Database, clock: TickingClock) -> SqlArchive:
     return SqlArchive(database, clock)
 
 
@@ -102,7 +102,7 @@ async def test_pages_of_conversations_go_on_where_the_last_one_ended(
 
 
 async def test_messages_come_in_pages_and_an_abandoned_answer_is_cut(
-    store: SqlConversations, archive: SqlArchive, clock: FakeClock
+    store: SqlConversations, archive: SqlArchive, clock: TickingClock
 ) -> None:
     await say(store, "a", "one", "1")
     await store.add_turn("me", "a", "two")
@@ -194,7 +194,7 @@ async def test_what_is_forgotten_is_not_found_and_not_in_the_index(
 
 
 async def test_kept_responses_are_forgotten_with_the_rest(
-    database: Database, archive: SqlArchive, clock: FakeClock
+    database: Database, archive: SqlArchive, clock: TickingClock
 ) -> None:
     responses = SqlResponses(database, clock)
     await responses.keep("me", KeptResponse("a", None, "[]", "{}"))
@@ -212,7 +212,7 @@ async def test_kept_responses_are_forgotten_with_the_rest(
 
 
 async def test_what_nobody_used_for_long_is_forgotten(
-    store: SqlConversations, archive: SqlArchive, clock: FakeClock
+    store: SqlConversations, archive: SqlArchive, clock: TickingClock
 ) -> None:
     await say(store, "old", "x", "y")
     clock.now += 1000

@@ -11,16 +11,9 @@ from service.domain.conversation import KeptResponse, ResponseState
 from service.settings import Settings, StoreSettings
 from service.store.database import Database, store_url
 from service.store.responses import LOST_SECONDS, SqlResponses
+from tests.fakes.clock import FakeClock
 
 WRITING, ENDED = ResponseState.WRITING, ResponseState.ENDED
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

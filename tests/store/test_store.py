@@ -20,14 +20,7 @@ from service.store.conversations import ABANDONED_SECONDS, SqlConversations
 from service.store.database import Database, check_store, open_store, store_url
 from service.store.migrate import migration_names, statements
 from service.store.tables import metadata
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture

@@ -84,12 +84,12 @@ def next_call(scheduler: Scheduler, ordered: list[Sequence]) -> list[Chunk]:
     streams = [s for s in scheduler.running if s.num_pending == 1]
     if not leader.in_batch:
         streams = [s for s in streams if not s.in_batch]
-    if any(_keeps_its_pace(s, leader, scheduler) for s in streams):
+    debts = _debts(scheduler)
+    if any(_keeps_its_pace(s, leader, scheduler, debts) for s in streams):
         owed = len(streams) > 1 and all(s.fair_key != leader.fair_key for s in streams)
         rows = cost.rows_beside(len(streams), start, owed=owed or _is_short(leader))
         num_calls = -(-left // rows)
         return [Chunk(leader, -(-left // num_calls))]
-    debts = _debts(scheduler)
     enough = debts[leader.fair_key] + _SLOT_TOKENS
     peers = [s for s in ordered if s.in_batch == leader.in_batch and debts[s.fair_key] <= enough]
     # A call for several takes long. Where some wait for a slot, more will come to wait behind it.
@@ -99,13 +99,14 @@ def next_call(scheduler: Scheduler, ordered: list[Sequence]) -> list[Chunk]:
     return [Chunk(leader, cost.rows_alone(left, start, whole=not leader.begun))]
 
 
-def _keeps_its_pace(stream: Sequence, reader: Sequence, scheduler: Scheduler) -> bool:
+def _keeps_its_pace(
+    stream: Sequence, reader: Sequence, scheduler: Scheduler, debts: dict[str, float]
+) -> bool:
     """Whether `stream` goes on as before while the prompt of `reader` is read.
 
     It does if it was being answered before `reader` came, but not for one that is done soon and
     whose key has had less, where its own key has several slots.
     """
-    debts = _debts(scheduler)
     ahead = debts[reader.fair_key] - debts[stream.fair_key]
     several = sum(s.fair_key == stream.fair_key for s in scheduler.running) > 1
     if several and ahead < -_SLOT_TOKENS and _is_short(reader):

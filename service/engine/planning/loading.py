@@ -86,11 +86,7 @@ def load_weights(
     progress = llama.llama_progress_callback(report)
     params = model_params(settings)
     params.progress_callback = progress
-    library.forget_errors()
-    pointer = llama.llama_model_load_from_file(bytes(path), params)
-    if not pointer:
-        raise ModelFileError(f"{path} can't be loaded as a GGUF model: {library.last_error()}")
-    return LoadedModel(pointer, path)
+    return _load(path, params)
 
 
 def load_vocabulary(path: Path) -> LoadedModel:
@@ -99,6 +95,10 @@ def load_vocabulary(path: Path) -> LoadedModel:
     backends.load()
     params = llama.llama_model_default_params()
     params.vocab_only = True
+    return _load(path, params)
+
+
+def _load(path: Path, params: llama.llama_model_params) -> LoadedModel:
     library.forget_errors()
     pointer = llama.llama_model_load_from_file(bytes(path), params)
     if not pointer:

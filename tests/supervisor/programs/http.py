@@ -9,8 +9,10 @@ from pathlib import Path
 
 if "--exit-code" in sys.argv:
     sys.exit(int(sys.argv[sys.argv.index("--exit-code") + 1]))
-signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
-signal.signal(signal.SIGQUIT, lambda number, frame: os._exit(0))
+ENDS = {signal.SIGTERM, signal.SIGQUIT}
+# Waited for, not handled: a handler runs in the main thread, which a signal that another thread
+# took may leave asleep.
+signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 runtime = Path(os.environ["PARLEY_RUNTIME_DIR"])
 assert "NOTIFY_SOCKET" not in os.environ
 follower = socket.socket(socket.AF_UNIX)
@@ -25,7 +27,12 @@ def answer() -> None:
         connection.close()
 
 
-threading.Thread(target=answer, daemon=True).start()
-while follower.recv(65536):
-    pass
-signal.pause()
+def follow() -> None:
+    while follower.recv(65536):
+        pass
+
+
+for task in (answer, follow):
+    threading.Thread(target=task, daemon=True).start()
+signal.sigwait(ENDS)
+os._exit(0)
