@@ -1,7 +1,7 @@
 # The whole service in one image; what it needs at run time is one volume for its state.
 #   docker build -t parley .  &&  docker run -p 8000:8000 -v parley:/var/lib/parley parley
-# Nobody is let in without an access token; the first one is made in the volume, before the start:
-#   docker run --rm -v parley:/var/lib/parley parley token create --name first
+# Nobody is let in without an access token. Where the volume has none yet, one is made and shown once, in the
+# container's log (`serve --make-token`). More: docker exec CONTAINER parley token create --name laptop
 # Hardened, as in compose.yaml: --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges
 # Wheels in a folder wheels/ beside this file are used instead of an index and a compiler.
 # Dockerfile.cuda has the same stages: `diff Dockerfile Dockerfile.cuda` shows what CUDA takes.
@@ -80,4 +80,4 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 CMD ["parley", "health"]
 # The supervisor is process 1: it gets the signal itself and buries what is orphaned.
 ENTRYPOINT ["parley"]
-CMD ["serve"]
+CMD ["serve", "--make-token"]

@@ -16,6 +16,7 @@ import click
 
 from service import __version__
 from service.auth.door import is_reachable_by_others
+from service.cli.first_token import make_first_token
 from service.domain.errors import ConfigurationError, ModelFileError, ModelNotFound
 from service.domain.model import Mode
 from service.ipc.choice import read_choice
@@ -59,14 +60,12 @@ sys.exit(run())
     help="A model on this machine that answers while the other one is being fetched.",
 )
 @click.option("--offline", is_flag=True, default=None, help="Never contact the model hub.")
-def serve(
-    host: str | None,
-    port: int | None,
-    model: str | None,
-    workers: int | None,
-    stand_in: str | None,
-    offline: bool | None,
-) -> None:
+@click.option(
+    "--make-token",
+    is_flag=True,
+    help="Where others can connect and there is no access token yet: make one and print it.",
+)
+def serve(*, make_token: bool, **options: Any) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     \b
@@ -78,8 +77,11 @@ def serve(
     Options win over PARLEY_ variables; `parley config show` lists those.
     """
     given: dict[str, dict[str, Any]] = {
-        "api": {"host": host, "port": port, "workers": workers},
-        "model": {"name": model, "stand_in": stand_in, "offline": offline},
+        "api": {name: options[name] for name in ("host", "port", "workers")},
+        "model": {
+            "name": options["model"],
+            **{name: options[name] for name in ("stand_in", "offline")},
+        },
     }
     settings = load_settings(
         {
@@ -90,7 +92,7 @@ def serve(
     plan = make_plan(settings, readable=is_readable(settings))
     check_store(settings)
     settle_answers(settings)
-    plan["is_open"] = check_door(settings)
+    plan["is_open"] = check_door(settings, make_token=make_token)
     become_supervisor(settings, plan)
 
 
@@ -153,16 +155,20 @@ def chosen_source(settings: Settings) -> ModelSource | None:
     return None
 
 
-def check_door(settings: Settings) -> bool:
+def check_door(settings: Settings, *, make_token: bool = False) -> bool:
     """Whether anybody can come in from elsewhere. Raises `ConfigurationError` where nobody could.
 
-    Nobody is let in there without an access token, so there has to be one.
+    Nobody is let in there without an access token, so there has to be one; with `make_token` it is
+    made here where there is none.
     """
     api = settings.api
     if not is_reachable_by_others(api.host, api.unix_socket) or any_access_token(settings):
         return False
     if settings.auth.allow_anonymous:
         return True
+    if make_token:
+        make_first_token(settings)
+        return False
     place = f"unix:{api.unix_socket}" if api.unix_socket is not None else api.host
     default = Settings.model_fields["state_dir"].get_default(call_default_factory=True)
     state = "" if settings.state_dir == default else f"PARLEY_STATE_DIR={settings.state_dir} "

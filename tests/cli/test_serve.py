@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from service.cli.first_token import to_words
 from service.cli.main import parley
 from service.cli.serve import check_door, make_plan
 from service.domain.errors import ConfigurationError, ModelFileError, ModelNotFound
 from service.domain.model import Mode
 from service.models.registry import BUILT_IN_DIR
-from service.settings import Settings, load_settings
+from service.settings import ApiSettings, Settings, load_settings
 from service.store.database import check_store
 from service.supervisor.plan import from_json
 
@@ -165,3 +166,54 @@ def test_a_start_is_open_only_where_the_operator_said_so(state: Path, host: str)
     assert made.exit_code == 0
     assert check_door(settings()) is False
     assert check_door(settings(allow_anonymous=True)) is False
+
+
+def test_the_first_token_is_made_where_that_is_asked_for_and_shown_once(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = load_settings({"api": {"host": "0.0.0.0"}})  # noqa: S104  # asked about, not bound
+    check_store(others)
+    assert check_door(others, make_token=True) is False
+    shown = capsys.readouterr().out
+    (secret,) = {word for word in shown.replace("'", " ").split() if word.startswith("parley_")}
+    assert f"curl http://127.0.0.1:8000/chat -H 'Authorization: Bearer {secret}'" in shown
+    (listed,) = json.loads(CliRunner().invoke(parley, ["token", "list", "--json"]).stdout)
+    assert (listed["name"], listed["scopes"]) == ("first", ["chat"])
+    assert secret.startswith(listed["prefix"])
+    assert check_door(others, make_token=True) is False
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"api": {"host": "127.0.0.1"}},
+        {"api": {"host": "0.0.0.0"}, "auth": {"allow_anonymous": True}},  # noqa: S104  # not bound
+    ],
+)
+def test_no_token_is_made_where_none_is_needed(
+    state: Path, given: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(given)
+    check_store(settings)
+    check_door(settings, make_token=True)
+    assert capsys.readouterr().out == ""
+    assert json.loads(CliRunner().invoke(parley, ["token", "list", "--json"]).stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("api", "words"),
+    [
+        ({"host": "192.0.2.1", "port": 80}, "curl http://192.0.2.1:80/chat "),
+        ({"host": "::"}, "curl http://[::1]:8000/chat "),
+        ({"host": "2001:db8::1"}, "curl http://[2001:db8::1]:8000/chat "),
+        (
+            {"unix_socket": "/run/my p.sock"},
+            "curl --unix-socket '/run/my p.sock' http://localhost/",
+        ),
+    ],
+)
+def test_the_line_to_try_leads_to_where_the_service_listens(
+    api: dict[str, object], words: str
+) -> None:
+    assert words in to_words(ApiSettings.model_validate(api), "parley_x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from service.settings import ModelSettings
 from tests.deploy.images import SCRIPT, execute, image, wait_healthy, why_not
 from tests.faults.streams import Stream
 from tests.ports import free_port
@@ -37,6 +39,12 @@ class Container:
 
     def read(self, *words: str) -> str:
         return image("podman", "exec", self.name, *words)
+
+    def logs(self) -> str:
+        done = subprocess.run(
+            [str(SCRIPT), "podman", "logs", self.name], capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
 
     def wait_healthy(self) -> None:
         wait_healthy(self.name)
@@ -74,6 +82,26 @@ def test_it_answers_without_rights_on_a_read_only_root(start: Callable[..., Cont
     assert "NoNewPrivs:\t1" in status
 
 
+def test_it_answers_as_it_is_to_the_token_that_its_log_shows(
+    start: Callable[..., Container],
+) -> None:
+    """As after `docker run -p 8000:8000 parley`, where no model can be fetched either."""
+    usual = {
+        "PARLEY_AUTH__ALLOW_ANONYMOUS": "false",
+        "PARLEY_MODEL__NAME": ModelSettings().name,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
+    container = start(*(word for pair in usual.items() for word in ("-e", "=".join(pair))))
+    container.wait_healthy()
+    (line,) = (line for line in container.logs().splitlines() if line.startswith("  curl "))
+    words = shlex.split(line)
+    assert words[1] == f"{container.url}/chat"
+    asked = subprocess.run(["curl", "-s", *words[1:]], capture_output=True, check=True)
+    assert "Paris" in json.loads(asked.stdout)["response"]
+    stranger = httpx.post(f"{container.url}/chat", json={"message": "Hello!"}, timeout=30)
+    assert stranger.status_code == 401
+
+
 def test_stop_lets_a_stream_finish_and_exits_cleanly(start: Callable[..., Container]) -> None:
     container = start()
     container.wait_healthy()
@@ -91,10 +119,7 @@ def test_a_model_that_does_not_fit_the_memory_limit_is_one_sentence(
 ) -> None:
     container = start("--memory", "160m")
     image("podman", "wait", container.name)
-    logs = subprocess.run(
-        [str(SCRIPT), "podman", "logs", container.name], capture_output=True, text=True, check=False
-    )
-    assert "of memory" in logs.stdout + logs.stderr
+    assert "of memory" in container.logs()
 
 
 def test_it_lists_what_it_is_made_of(start: Callable[..., Container]) -> None:
