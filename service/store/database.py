@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +18,14 @@ from service.domain.errors import ConfigurationError, StoreUnavailable
 from service.log import get_logger
 from service.settings import Settings
 from service.store.conversations import SqlConversations
+from service.store.direct import BUSY_SECONDS, DirectConnections, begin_in_turn, waiting
 from service.store.migrate import migrate
 
-BUSY_SECONDS = 10.0
 NUM_THREADS = 4
-# What a writer waits before it asks again whether another one has finished. sqlite's own waits
-# begin at 1 ms and grow to 100, where a whole transaction of ours takes a fraction of one.
-_PATIENCE = (*[0.0001] * 20, *[0.0005] * 20, 0.002)
 _WRITES = {"writes": True}
 _MERGE_INDEX = "INSERT INTO messages_text (messages_text) VALUES ('optimize')"
 _CUT_SECONDS, _CUT_TRIES = 0.2, 10
+_TRANSACTIONS_PER_CHECKPOINT = 250
 
 _log = get_logger(__name__)
 
@@ -47,8 +44,7 @@ class Database:
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
-        self._direct = threading.local()
-        self._directs: list[sqlite3.Connection] = []
+        self._direct = DirectConnections(self._name, _configure)
 
     def open(self) -> None:
         """Make the file what this version expects. Blocks. Raises `ConfigurationError`."""
@@ -75,19 +71,19 @@ class Database:
 
     async def write_directly(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """As `write`, for what is on the way of every request: SQLAlchemy takes longer than these
-        statements do."""
+        statements do, and so does waking a thread. Where nobody else writes just now it is done at
+        once, else in a thread, in turn."""
+        try:
+            if self._direct.begin_now():
+                return self._direct.finish(work)
+        except sqlite3.DatabaseError as error:
+            raise _unavailable(error) from error
+        finally:
+            self._checkpoint_when_due()
 
         def transaction() -> T:
-            connection = self._direct_connection()
-            if not _begin_in_turn(connection):
-                connection.execute("BEGIN IMMEDIATE")  # raises what is in the way
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-                return result
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            self._direct.begin_in_turn()
+            return self._direct.finish(work)
 
         return await self._in_thread(transaction)
 
@@ -100,15 +96,14 @@ class Database:
                 result = work(connection)
             with self._writing.begin() as connection:
                 connection.exec_driver_sql(_MERGE_INDEX)
-            _empty_log(self._direct_connection())
+            _empty_log(self._direct.mine())
             return result
 
         return await self._in_thread(transactions)
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
-        for connection in self._directs:
-            connection.close()
+        self._direct.close()
         self.engine.dispose()
 
     async def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -123,21 +118,23 @@ class Database:
             try:
                 return transaction()
             except (DatabaseError, sqlite3.DatabaseError) as error:
-                raise StoreUnavailable(
-                    f"The database can't be used now: {_reason(error)}.", retry_after_seconds=5
-                ) from error
+                raise _unavailable(error) from error
 
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, run))
 
-    def _direct_connection(self) -> sqlite3.Connection:
-        """This thread's own."""
-        connection: sqlite3.Connection | None = getattr(self._direct, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._name, timeout=BUSY_SECONDS, check_same_thread=False)
-            _configure(connection, None)
-            self._direct.connection = connection
-            self._directs.append(connection)
-        return connection
+    def _checkpoint_when_due(self) -> None:
+        """Whoever finds sqlite's log long brings it into the file, and waits for the disk: nobody
+        who asks, but a thread."""
+
+        def checkpoint() -> None:
+            try:
+                self._direct.mine().execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except sqlite3.DatabaseError as error:  # the next one may come to it
+                _log.warning("log_not_emptied", reason=_reason(error))
+
+        if self._direct.num_finished >= _TRANSACTIONS_PER_CHECKPOINT:
+            self._direct.num_finished = 0
+            self._threads.submit(checkpoint)
 
     @property
     def _name(self) -> str:
@@ -206,7 +203,7 @@ def store_url(settings: Settings) -> URL:
     return url
 
 
-def _configure(connection: Any, _record: object) -> None:
+def _configure(connection: Any, _record: object = None) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `_begin`
     # What is erased is overwritten: some builds of sqlite do so by themselves, others not.
     for pragma in ("foreign_keys = ON", "synchronous = NORMAL", "secure_delete = ON"):
@@ -218,45 +215,25 @@ def _begin(connection: Connection) -> None:
     another writer, and fails."""
     if not connection.get_execution_options().get("writes", False):
         connection.exec_driver_sql("BEGIN")
-    elif not _begin_in_turn(connection.connection.dbapi_connection):
+        return
+    raw: Any = connection.connection.dbapi_connection
+    with waiting(raw, 0, afterwards=BUSY_SECONDS):
+        has_begun = begin_in_turn(raw)
+    if not has_begun:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails, in SQLAlchemy's words
 
 
 def _empty_log(connection: sqlite3.Connection) -> None:
     """Bring the log into the file, and cut it. Whoever reads just now is waited for, a little: the
     next writer waits, too."""
-    connection.execute(f"PRAGMA busy_timeout = {_CUT_SECONDS * 1000:.0f}")
-    try:
+    with waiting(connection, _CUT_SECONDS, afterwards=0):
         for _ in range(_CUT_TRIES):
             is_busy, _pages, _moved = connection.execute(
                 "PRAGMA wal_checkpoint(TRUNCATE)"
             ).fetchone()
             if not is_busy:
                 return
-        _log.warning("erased_words_stay_in_log", reason="somebody reads without a pause")
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
-
-
-def _begin_in_turn(raw: Any) -> bool:
-    """Begin to write as soon as nobody else does; False where that takes too long."""
-    raw.execute("PRAGMA busy_timeout = 0")
-    deadline = time.monotonic() + BUSY_SECONDS
-    waits = iter(_PATIENCE)
-    try:
-        while True:
-            try:
-                raw.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    return False
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(next(waits, _PATIENCE[-1]))
-            else:
-                return True
-    finally:
-        raw.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+    _log.warning("erased_words_stay_in_log", reason="somebody reads without a pause")
 
 
 def _switch_to_wal(engine: Engine) -> None:
@@ -275,6 +252,12 @@ def _switch_to_wal(engine: Engine) -> None:
             return
         finally:
             raw.close()
+
+
+def _unavailable(error: DatabaseError | sqlite3.DatabaseError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The database can't be used now: {_reason(error)}.", retry_after_seconds=5
+    )
 
 
 def _reason(error: DatabaseError | sqlite3.DatabaseError) -> str:
