@@ -1,7 +1,8 @@
 # Every target is one to three lines; what stands behind them is in deploy/setup.
 # ARGS is passed on: make run ARGS="--port 9000", make test ARGS="tests/engine -x".
-.PHONY: help install run test test-slow test-clients test-deploy check fmt bench conformance pocket lock deploy undeploy bundle image clean
+.PHONY: help install run test test-services test-slow test-clients test-deploy check fmt bench conformance pocket lock deploy undeploy bundle image clean
 .DEFAULT_GOAL := help
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup --timeout 300
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r t w; do printf '  make %-10s %s\n' "$$t" "$$w"; done
@@ -12,9 +13,13 @@ install: ## install what is missing; afterwards .venv/bin/parley is there
 run: install ## install what is missing, then serve on http://127.0.0.1:8000
 	@exec .venv/bin/parley serve --stand-in pocket $(ARGS)
 
-test: ## install what is missing, then run the whole test suite
+test: ## install what is missing, then run the tests, a few minutes
 	@deploy/setup/prepare --dev
-	@exec .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --timeout 300 $(ARGS)
+	@exec .venv/bin/pytest $(SIDE_BY_SIDE) $(ARGS)
+
+test-services: ## the tests that start, kill and switch whole services, and those in a browser; some minutes more
+	@deploy/setup/prepare --dev
+	@exec .venv/bin/pytest -m '(services or browser) and not slow' $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: ## the tests that take minutes each
 	@deploy/setup/prepare --dev

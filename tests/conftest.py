@@ -16,7 +16,7 @@ settings.register_profile("parley", deadline=None)
 settings.load_profile("parley")
 
 # What starts processes takes longest, so it begins first.
-LONGEST_FIRST = ("faults", "browser", "model", "sdk")
+LONGEST_FIRST = ("services", "browser", "model", "sdk")
 
 
 @pytest.fixture(scope="session")

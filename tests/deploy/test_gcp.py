@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ LISTING = Path(__file__).with_name("gcp_plan.txt")
 
 # Remembers what was created, and breaks at the command whose words FAKE_BREAKS_AT names. Over ssh
 # it is a machine that lets nobody in at first (FAKE_BOOTING times), then takes what it is sent.
-FAKE = """#!/usr/bin/env python3
+FAKE = (
+    f"#!{sys.executable} -IS"
+    + """
 import json, os, pathlib, sys
 state = pathlib.Path(os.environ["FAKE_STATE"])
 words = sys.argv[1:]
@@ -52,6 +55,7 @@ if verb == "ssh":
 state.write_text(json.dumps(found))
 sys.exit(code)
 """
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.parley import PARLEY, Parley, chat_body, running_parley
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 # More requests than workers, each on a connection of its own: every worker gets some.
 NUM_TRIES = 12

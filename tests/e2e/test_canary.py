@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.parley import Parley, create_token, running_parley
 from tests.waiting import until
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 SCOPES = ("chat", "embed", "models:switch", "metrics", "admin")
 

@@ -18,7 +18,7 @@ import pytest
 import service.models
 from tests.e2e.parley import Parley, running_parley
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 POCKET = Path(service.models.__file__).parent / "pocket.gguf"
 NODE = shutil.which("node")

@@ -16,7 +16,7 @@ from service.api.access import is_open_to_all
 from service.domain.access import Scope
 from tests.e2e.parley import Parley, create_token, running_parley
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 SMALL = {  # the answers are not to be what takes the time

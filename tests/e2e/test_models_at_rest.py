@@ -11,7 +11,7 @@ import pytest
 from service.models.registry import BUILT_IN_DIR
 from tests.e2e.parley import Parley, create_token, running_parley
 
-pytestmark = [pytest.mark.model, pytest.mark.faults]
+pytestmark = [pytest.mark.model, pytest.mark.services]
 
 POCKET = BUILT_IN_DIR / "pocket.gguf"
 

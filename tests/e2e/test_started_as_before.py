@@ -18,7 +18,7 @@ import service.models
 from tests.e2e.parley import Parley
 from tests.ports import free_port
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 EARLIER = Path(__file__).parents[2] / "earlier"
 POCKET = Path(service.models.__file__).parent / "pocket.gguf"

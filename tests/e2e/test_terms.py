@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.parley import Parley, chat_body, running_parley
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.e2e.parley import Parley, running_parley
 from tests.engine.encoder_file import RandomEncoder
 from tests.waiting import until
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 # Slow enough for something to happen while it reads.
 ENCODER = RandomEncoder(layers=4, width=256, feed_forward=1024, context_length=512)

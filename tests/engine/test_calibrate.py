@@ -83,6 +83,7 @@ def test_the_settings_can_force_openblas(choice: str, tmp_path: Path) -> None:
     assert verdict["tuning"]["blas_from"] == (32 if choice == "on" else None)
 
 
+@pytest.mark.services
 @pytest.mark.model
 def test_it_is_measured_once_and_remembered(large: Path, tmp_path: Path) -> None:
     verdict, said = settle(large, tmp_path)
@@ -100,6 +101,7 @@ def test_it_is_measured_once_and_remembered(large: Path, tmp_path: Path) -> None
     assert "calibrated" not in said
 
 
+@pytest.mark.services
 @pytest.mark.model
 def test_other_settings_or_a_torn_note_are_measured_anew(large: Path, tmp_path: Path) -> None:
     settle(large, tmp_path, threads=1)
@@ -112,6 +114,7 @@ def test_other_settings_or_a_torn_note_are_measured_anew(large: Path, tmp_path: 
     assert len(list(tmp_path.glob("calibration-*.json"))) == 2
 
 
+@pytest.mark.services
 @pytest.mark.model
 def test_many_slots_rule_openblas_out(large: Path, tmp_path: Path) -> None:
     verdict, _ = settle(large, tmp_path, slots=32, context_length=256)

@@ -14,7 +14,7 @@ import pytest
 from tests.engine.conftest import POCKET
 from tests.engine.gguf_file import RandomModel
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 
 def report(state: Path, path: Path, *options: str) -> dict[str, Any]:

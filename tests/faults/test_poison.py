@@ -14,7 +14,7 @@ from tests.faults.streams import Stream, start_streams
 from tests.faults.test_service import engine_pid
 from tests.waiting import until
 
-pytestmark = [pytest.mark.faults, pytest.mark.model]
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 
 @pytest.fixture

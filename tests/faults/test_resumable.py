@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.parley import Parley, running_parley
 
-pytestmark = [pytest.mark.faults, pytest.mark.model]
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 ASKED = {"message": "Tell me a story.", "session_id": "tale", "temperature": 0, "background": True}
 

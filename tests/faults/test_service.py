@@ -25,7 +25,7 @@ from tests.ports import free_port
 from tests.supervisor.service import processes_of
 from tests.waiting import until
 
-pytestmark = [pytest.mark.faults, pytest.mark.model]
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 LONG = 300  # tokens: some seconds, for eight streams of Pocket
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.parley import Parley, running_parley
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.services
 
 WRITERS = Path(__file__).parent / "programs" / "killed_writers.py"
 

@@ -13,7 +13,7 @@ from service.models.registry import BUILT_IN_DIR
 from tests.e2e.parley import Parley, running_parley
 from tests.faults.streams import start_streams
 
-pytestmark = [pytest.mark.faults, pytest.mark.model]
+pytestmark = [pytest.mark.services, pytest.mark.model]
 
 POCKET = BUILT_IN_DIR / "pocket.gguf"
 LONG = 600  # tokens: eight streams of Pocket outlast the start of an engine
