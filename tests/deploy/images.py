@@ -35,7 +35,15 @@ def execute(container: str, *words: str) -> int:
     return done.returncode
 
 
+def logs(container: str) -> str:
+    """What a container has said, to either of its ends."""
+    done = subprocess.run(
+        [str(SCRIPT), "podman", "logs", container], capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
 def wait_healthy(container: str) -> None:
     deadline = time.monotonic() + 90
     while execute(container, "parley", "health") != 0:
-        assert time.monotonic() < deadline, image("podman", "logs", container)
+        assert time.monotonic() < deadline, logs(container)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from service.settings import ModelSettings
-from tests.deploy.images import SCRIPT, execute, image, wait_healthy, why_not
+from tests.deploy.images import execute, image, logs, wait_healthy, why_not
 from tests.faults.streams import Stream
 from tests.ports import free_port
 
@@ -39,12 +39,6 @@ class Container:
 
     def read(self, *words: str) -> str:
         return image("podman", "exec", self.name, *words)
-
-    def logs(self) -> str:
-        done = subprocess.run(
-            [str(SCRIPT), "podman", "logs", self.name], capture_output=True, text=True, check=False
-        )
-        return done.stdout + done.stderr
 
     def wait_healthy(self) -> None:
         wait_healthy(self.name)
@@ -93,7 +87,7 @@ def test_it_answers_as_it_is_to_the_token_that_its_log_shows(
     }
     container = start(*(word for pair in usual.items() for word in ("-e", "=".join(pair))))
     container.wait_healthy()
-    (line,) = (line for line in container.logs().splitlines() if line.startswith("  curl "))
+    (line,) = (line for line in logs(container.name).splitlines() if line.startswith("  curl "))
     words = shlex.split(line)
     assert words[1] == f"{container.url}/chat"
     asked = subprocess.run(["curl", "-s", *words[1:]], capture_output=True, check=True)
@@ -119,7 +113,7 @@ def test_a_model_that_does_not_fit_the_memory_limit_is_one_sentence(
 ) -> None:
     container = start("--memory", "160m")
     image("podman", "wait", container.name)
-    assert "of memory" in container.logs()
+    assert "of memory" in logs(container.name)
 
 
 def test_it_lists_what_it_is_made_of(start: Callable[..., Container]) -> None:

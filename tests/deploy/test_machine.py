@@ -136,6 +136,22 @@ def test_a_run_that_broke_off_is_completed_by_the_next(machine: Machine) -> None
     assert machine.run("systemctl is-active parley-next || true") == "inactive"
 
 
+def test_a_disk_that_is_full_by_now_leaves_alone_what_serves(
+    machine: Machine, tmp_path: Path
+) -> None:
+    pid = machine.run("systemctl show -P MainPID parley")
+    tree = successor(machine.tree, tmp_path / "large", broken=False)
+    machine.run("mount -t tmpfs -o size=64m tmpfs /opt")
+    try:
+        done = machine.deploy(tree)
+    finally:
+        machine.run("umount /opt")
+    assert done.returncode == 5, done.stderr
+    assert "nothing was changed" in done.stderr
+    assert machine.run("systemctl show -P MainPID parley") == pid
+    machine.wait_healthy()
+
+
 def test_tokens_arrive_one_by_one(client: httpx.Client) -> None:
     arrivals = []
     with client.stream("POST", "/v1/chat/completions", json=body(150)) as reply:
@@ -343,6 +359,7 @@ def test_it_is_there_after_a_reboot(machine: Machine, client: httpx.Client) -> N
 
 
 def test_a_taken_port_is_one_sentence_and_nothing_changes(machine: Machine) -> None:
+    pid = machine.run("systemctl show -P MainPID parley")
     machine.run("systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 80")
     machine.run(
         "for i in $(seq 50); do ss -Hltn 'sport = :80' | grep -q . && exit; sleep 0.1; done"
@@ -353,6 +370,8 @@ def test_a_taken_port_is_one_sentence_and_nothing_changes(machine: Machine) -> N
         machine.run("systemctl stop taker; systemctl start nginx")
     assert done.returncode == 4, done.stderr
     assert "port 80 is taken by python3" in done.stderr
+    assert machine.run("systemctl show -P MainPID parley") == pid
+    machine.wait_healthy()
 
 
 def test_undeploy_leaves_nothing(machine: Machine) -> None:
