@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from service.api.deps import ArchiveDep, ItemsDep, PrincipalDep
+from service.api.fields import well_formed
 from service.api.items import (
     Item,
     completed,
@@ -29,14 +31,33 @@ router = APIRouter(prefix="/v1/conversations/{conversation_id}/items", tags=["co
 MAX_ITEMS = 20
 
 
+class NewPart(BaseModel):
+    """A piece of an item; it is kept as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+
+
 class NewItem(BaseModel):
     """An item in the words of OpenAI's Responses; it is kept as it is."""
 
     model_config = ConfigDict(extra="allow")
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    id: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[dict[str, Any]] | None = None
+    status: str | None = None
+    content: str | list[NewPart] | None = None
+    summary: list[NewPart] | None = None
+
+    @model_validator(mode="after")
+    def _check_text(self) -> NewItem:
+        """What it has beside its fields is kept and shown, too."""
+        well_formed(json.dumps(self.model_dump(), ensure_ascii=False))
+        return self
 
 
 class ItemsBody(BaseModel):

@@ -8,8 +8,9 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 
-def _well_formed(text: str) -> str:
-    """JSON can spell half a surrogate pair, which is no text and fits into no UTF-8."""
+def well_formed(text: str) -> str:
+    """The text. JSON can spell half a surrogate pair, which is none and fits into no UTF-8: raises
+    pydantic's error then."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -19,5 +20,5 @@ def _well_formed(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_well_formed)]
+Text = Annotated[str, AfterValidator(well_formed)]
 """A string that can be written down."""

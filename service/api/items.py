@@ -105,7 +105,8 @@ def _completed(item: Item) -> Item:
     elif kind == "message" and item.get("role") == "assistant":
         bare: Item = {"annotations": [], "logprobs": []}
         kept["content"] = [
-            bare | part if part.get("type") == "output_text" else part for part in item["content"]
+            bare | part if part.get("type") == "output_text" else part
+            for part in item.get("content") or []
         ]
     elif kind == "message":
         kept["content"] = [
@@ -152,4 +153,6 @@ def _to_message(role: Role, items: list[Item], state: AnswerState) -> KeptMessag
 
 def _text(item: Item) -> str:
     parts = item.get("content") or []
+    if isinstance(parts, str):
+        return parts
     return "".join(part.get("text") or part.get("refusal") or "" for part in parts)
