@@ -14,7 +14,13 @@ from service.domain.errors import InvalidRequest
 
 Item = dict[str, Any]
 
-_PREFIXES = {"function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_PREFIXES = {
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
 
 
 def new_id(kind: str) -> str:
@@ -137,7 +143,7 @@ def _as_item(kept: KeptMessage) -> Item:
 def _is_by_model(item: Item) -> bool:
     if item["type"] == "message":
         return bool(item.get("role") == "assistant")
-    return item["type"] in ("function_call", "reasoning")
+    return item["type"] in ("function_call", "custom_tool_call", "reasoning")
 
 
 def _answer(items: list[Item], state: AnswerState) -> tuple[KeptMessage, ...]:

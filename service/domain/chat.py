@@ -44,14 +44,15 @@ class ToolCall:
 class Tool:
     """A function that the model may call; `parameters` is JSON text of a JSON schema, an object.
 
-    What of the schema can't be enforced is not, unless `strict`: then it is refused. Raises
-    `InvalidRequest`.
+    What of the schema can't be enforced is not, unless `strict`: then it is refused. `grammar` is
+    what the one argument, a text, is held to beside its schema. Raises `InvalidRequest`.
     """
 
     name: str
     description: str = ""
     parameters: str = "{}"
     strict: bool = False
+    grammar: Constraint | None = None
 
     @classmethod
     def from_schema(
@@ -72,6 +73,12 @@ class Tool:
                 param="tools",
             )
         return cls(name, description, json.dumps(schema), strict=strict)
+
+    @property
+    def size(self) -> int:
+        """Characters of all that is to be told or followed."""
+        grammar = "" if self.grammar is None else self.grammar.source
+        return len(self.parameters) + len(self.description) + len(grammar)
 
     def __post_init__(self) -> None:
         if not _TOOL_NAME.fullmatch(self.name):
@@ -195,7 +202,7 @@ class ChatRequest:
                 f"tools has {len(self.tools)} entries; at most {MAX_TOOLS} are accepted.",
                 param="tools",
             )
-        size = sum(len(tool.parameters) + len(tool.description) for tool in self.tools)
+        size = sum(tool.size for tool in self.tools)
         if size > MAX_TOOLS_BYTES:
             raise InvalidRequest(
                 f"tools has {size} characters of schemas and descriptions; at most "

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.domain.chat import Tool
 from service.domain.constraint import Constraint, ConstraintKind
+from service.formats.quoted_grammar import as_lark, quoted_lark
 from service.formats.tool_syntax import PLACEHOLDER, ArgumentTags, ToolSyntax
 
 _LOOKAROUND = re.compile(r"\(\?<?[=!]|\\[1-9]")
@@ -80,13 +81,28 @@ class _Grammar:
     def _call(self, index: int, tool: Tool) -> str:
         schema = json.loads(tool.parameters)
         head = self._written(tool.name + self._syntax.middle)
-        if self._syntax.tags is not None:
+        if tool.grammar is not None:
+            arguments = self._text(index, tool.grammar, next(iter(schema["properties"])))
+        elif self._syntax.tags is not None:
             arguments = self._tagged(index, schema, self._syntax.tags)
         else:
             arguments = f"arguments_{index}"
             self._rules.append(f"{arguments}: {_json(_as_object(schema), strict=tool.strict)}")
         self._rules.append(f"call_{index}: {head} {arguments}")
         return f"call_{index}"
+
+    def _text(self, index: int, grammar: Constraint, key: str) -> str:
+        """The one argument, a text with a grammar of its own."""
+        rule, tags = f"text_{index}", self._syntax.tags
+        source = as_lark(grammar)
+        if tags is None:
+            begin, end = f'{_string(json.dumps({key: ""})[:-2])}', _string('"}')
+            source = quoted_lark(source)
+        else:
+            begin = self._written(tags.start + key + tags.to_text)
+            end = self._written(tags.end)
+        self._rules.append(f"{rule}: %lark {{\n{source}\n}}")
+        return f"{begin} {rule} {end}"
 
     def _tagged(self, index: int, schema: dict[str, Any], tags: ArgumentTags) -> str:
         """One argument after the other, in the schema's order."""

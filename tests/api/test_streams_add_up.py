@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from service.api.dialects.anthropic.frames import MessageFrames
 from service.api.dialects.anthropic.replies import Reply, to_message
 from service.api.dialects.anthropic.replies import Thoughts as Blocks
+from service.api.dialects.openai.calls import ToolWords
 from service.api.dialects.openai.reasoning import Thoughts
 from service.api.dialects.openai.replies import Completion, CompletionFrames, to_reply
 from service.api.dialects.responses.replies import Drafted, ResponseFrames
 from service.api.dialects.responses.schemas import ResponseBody
+from service.api.dialects.responses.tools import Toolbox
 from service.chat.generate import Answer, collect
 from service.domain.chat import Tool
 from service.domain.events import Event, Finished, FinishReason, Usage
@@ -131,7 +133,7 @@ def response_output(frames: bytes) -> list[dict[str, Any]]:
 
 
 def response_frames(events: list[Event]) -> bytes:
-    drafted = Drafted(ResponseBody(input="x"), [], FAKE_MODEL)
+    drafted = Drafted(ResponseBody(input="x"), Toolbox(), [], FAKE_MODEL)
     frames = ResponseFrames(drafted)
     told = [frames.opening()]
     for event in events:
@@ -155,9 +157,10 @@ async def test_openais(text: str, thoughts: Thoughts, cuts: list[int]) -> None:
         FINISHED.usage,
         thoughts=thoughts,
         with_logprobs=False,
+        calls=ToolWords(),
     )
     message = reply["choices"][0]["message"]
-    frames = CompletionFrames(Completion(FAKE_MODEL), thoughts=thoughts)
+    frames = CompletionFrames(Completion(FAKE_MODEL), ToolWords(), thoughts=thoughts)
     events = events_of(text, cuts)
     streamed = openai_message(frames.opening() + b"".join(map(frames.event, events)))
     assert streamed | {"refusal": None, "content": streamed["content"] or None} == message
@@ -191,13 +194,18 @@ async def test_all_dialects_wherever_there_is_a_byte(text: str, is_one_cut: bool
     told = await whole(text)
     completion = Completion(FAKE_MODEL)
     openai = to_reply(
-        completion, [told], FINISHED.usage, thoughts=Thoughts.APART, with_logprobs=False
+        completion,
+        [told],
+        FINISHED.usage,
+        thoughts=Thoughts.APART,
+        with_logprobs=False,
+        calls=ToolWords(),
     )["choices"][0]["message"]
     blocks = to_message(reply, told)["content"]
     output = response_output(response_frames(events_of(text, [])))
     for cuts in splits:
         events = events_of(text, cuts)
-        frames = CompletionFrames(completion, thoughts=Thoughts.APART)
+        frames = CompletionFrames(completion, ToolWords(), thoughts=Thoughts.APART)
         streamed = openai_message(frames.opening() + b"".join(map(frames.event, events)))
         assert streamed | {"refusal": None, "content": streamed["content"] or None} == openai
         messages = MessageFrames(reply, prompt_tokens=10, request_id="r1")

@@ -30,6 +30,7 @@ from service.api.dialects.anthropic.schemas import (
     RefusalReply,
     ThinkingBody,
 )
+from service.api.dialects.anthropic.tools import hosted_tools
 from service.api.dialects.anthropic.translate import (
     hides_thoughts,
     to_chat_request,
@@ -37,6 +38,7 @@ from service.api.dialects.anthropic.translate import (
     wants_thoughts,
 )
 from service.api.errors import Problem
+from service.api.hosted_tools import disclosed
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
 from service.chat.generate import collect
@@ -79,13 +81,14 @@ async def create_message(
     """Answer messages, as a stream when the body asks for one."""
     request = to_chat_request(body, request_id)
     generation = await while_connected(http_request.receive, parts.chat.start(request, principal))
+    headers = disclosed(hosted_tools(body))
     reply = Reply(generation.model, body.max_tokens, _thoughts(body))
     if body.stream:
         frames = MessageFrames(reply, generation.prompt_tokens, request_id)
         seconds = parts.settings.api.keepalive_comment_seconds
-        return EventStream(generation, frames, seconds, keepalive=PING)
+        return EventStream(generation, frames, seconds, headers, keepalive=PING)
     answer = await while_connected(http_request.receive, collect(generation))
-    return Json(to_message(reply, answer))
+    return Json(to_message(reply, answer), headers=headers)
 
 
 @router.post("/v1/messages/think", response_model=MessagesReply, responses=_ANSWERS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from service.api.dialects.anthropic.schemas import CountTokensBody
+from service.api.dialects.anthropic.schemas import CountTokensBody, ToolBody
+from service.api.hosted_tools import Hosted, refuse_or_leave_out
 from service.domain.chat import Tool, ToolCall, ToolChoice, ToolMode
-from service.domain.errors import InvalidRequest, Unsupported
+from service.domain.errors import InvalidRequest
 
 _MODES = {
     "auto": ToolMode.AUTO,
@@ -18,20 +19,35 @@ _MODES = {
 
 
 def to_tools(body: CountTokensBody) -> tuple[Tool, ...]:
-    """The client's tools. Raises `InvalidRequest`, and `Unsupported` for tools that the vendor's
-    own servers run."""
-    tools = []
-    for index, tool in enumerate(body.tools or ()):
-        if tool.type not in (None, "custom"):
-            raise Unsupported(
-                f"tools[{index}].type is {tool.type[:40]!r}; only 'custom' is supported.",
-                param=f"tools[{index}].type",
-            )
-        schema = tool.input_schema or {}
-        tools.append(
-            Tool.from_schema(tool.name, tool.description or "", schema, strict=bool(tool.strict))
-        )
-    return tuple(tools)
+    """The client's tools. Raises `InvalidRequest`, and `Unsupported` where one is asked for that
+    the vendor's own servers run."""
+    hosted, choice = hosted_tools(body), body.tool_choice
+    named = [t.type for t in body.tools or () if choice and choice.name and t.name == choice.name]
+    refuse_or_leave_out(
+        hosted,
+        alone=len(hosted) == len(body.tools or ()) and not (choice and choice.type == "none"),
+        accepted="'custom'",
+        demanded=named[0] if named else None,
+    )
+    return tuple(_to_tool(tool) for tool in body.tools or () if not _is_hosted(tool))
+
+
+def hosted_tools(body: CountTokensBody) -> tuple[Hosted, ...]:
+    """Those that nobody runs here."""
+    return tuple(
+        Hosted(tool.type or "", f"tools[{index}]")
+        for index, tool in enumerate(body.tools or ())
+        if _is_hosted(tool)
+    )
+
+
+def _is_hosted(tool: ToolBody) -> bool:
+    return tool.type not in (None, "custom")
+
+
+def _to_tool(tool: ToolBody) -> Tool:
+    schema, strict = tool.input_schema or {}, bool(tool.strict)
+    return Tool.from_schema(tool.name or "", tool.description or "", schema, strict=strict)
 
 
 def to_tool_choice(body: CountTokensBody) -> ToolChoice:

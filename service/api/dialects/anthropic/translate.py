@@ -17,6 +17,7 @@ from service.api.dialects.anthropic.schemas import (
     TurnBody,
 )
 from service.api.dialects.anthropic.tools import allows_several, to_tool_choice, to_tools
+from service.api.refusals import refuse_fields
 from service.domain.chat import MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatRequest, Message, Role
 from service.domain.chat import ToolCall as Call
 from service.domain.constraint import Constraint, ConstraintKind
@@ -134,7 +135,7 @@ def _to_constraint(body: CountTokensBody) -> Constraint | None:
 def _to_messages(body: CountTokensBody) -> tuple[tuple[Message, ...], str]:
     """What was said, and how the answer begins: an assistant's message at the end is gone on
     with."""
-    _refuse_unsupported(body)
+    refuse_fields(body, _UNSUPPORTED)
     if not body.messages:
         raise InvalidRequest("messages is empty; send at least one.", param="messages")
     places = [(f"messages[{i}]", turn) for i, turn in enumerate(body.messages)]
@@ -160,12 +161,6 @@ def _to_beginning(message: Message) -> str:
             param="messages",
         )
     return message.content if message.content.strip() else ""
-
-
-def _refuse_unsupported(body: CountTokensBody) -> None:
-    for name in _UNSUPPORTED:
-        if getattr(body, name):
-            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
 
 
 def _placed(turn: TurnBody, where: str) -> Iterator[Placed]:

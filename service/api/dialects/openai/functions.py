@@ -21,11 +21,6 @@ from service.domain.events import ToolCallDelta
 _CHOICES = "'auto', 'none' or {\"name\": …}"
 
 
-def speaks_of_functions(body: ChatCompletionBody) -> bool:
-    """Whether the answer is to speak of a function, too."""
-    return bool(body.functions)
-
-
 def with_tools(body: ChatCompletionBody) -> ChatCompletionBody:
     """The body in today's words. Raises `InvalidRequest` where it mixes both."""
     if body.function_call is not None and not body.functions:
@@ -80,7 +75,7 @@ def _with_calls(messages: Iterable[MessageBody]) -> Iterable[MessageBody]:
             yield message.model_copy(update={"role": "tool", "tool_call_id": call_id})
         elif message.function_call is not None and not message.tool_calls:
             call = ToolCallBody(id=f"call_function_{index}", function=message.function_call)
-            latest[call.function.name] = call.id
+            latest[message.function_call.name] = call.id
             yield message.model_copy(update={"tool_calls": [call]})
         else:
             yield message

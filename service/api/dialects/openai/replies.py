@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service import __version__
-from service.api.dialects.openai.functions import to_function_delta, to_function_reply
+from service.api.dialects.openai.calls import CallWords
 from service.api.dialects.openai.logprobs import to_logprobs
 from service.api.dialects.openai.reasoning import Thoughts, ThoughtTags, with_thought
-from service.api.dialects.openai.tools import to_call_delta, to_call_replies
 from service.api.errors import Problem
 from service.api.openai_errors import to_error_body
 from service.api.replies import encode_json
@@ -34,7 +33,6 @@ from service.domain.model import ModelInfo
 _FINISH_WORDS = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
-    FinishReason.TOOL_CALLS: "tool_calls",
     # The vendor has no words for these: the answer is cut short, which is what `length` says.
     FinishReason.CANCELLED: "length",
     FinishReason.SHUTDOWN: "length",
@@ -73,15 +71,14 @@ def to_reply(
     *,
     thoughts: Thoughts,
     with_logprobs: bool,
-    functions: bool = False,
+    calls: CallWords,
 ) -> dict[str, Any]:
-    """With `functions` a call is told as it was before there were tools."""
     choices = [
         {
             "index": index,
-            "message": _to_message(answer, thoughts, functions=functions),
+            "message": _to_message(answer, thoughts, calls),
             "logprobs": to_logprobs(answer.logprobs) if with_logprobs else None,
-            "finish_reason": _to_word(answer.finished, functions=functions),
+            "finish_reason": _to_word(answer.finished, calls),
         }
         for index, answer in enumerate(answers)
     ]
@@ -89,21 +86,20 @@ def to_reply(
     return {**head, "choices": choices, "usage": to_usage(usage)}
 
 
-def _to_word(finished: Finished, *, functions: bool) -> str:
-    word = _FINISH_WORDS[finished.reason]
-    return "function_call" if functions and word == "tool_calls" else word
+def _to_word(finished: Finished, calls: CallWords) -> str:
+    if finished.reason is FinishReason.TOOL_CALLS:
+        return calls.finish_word
+    return _FINISH_WORDS[finished.reason]
 
 
-def _to_message(answer: Answer, thoughts: Thoughts, *, functions: bool) -> dict[str, Any]:
+def _to_message(answer: Answer, thoughts: Thoughts, calls: CallWords) -> dict[str, Any]:
     text = answer.text
     if thoughts is Thoughts.IN_TEXT:
         text = with_thought(answer.reasoning, text)
     content = text if text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    if answer.tool_calls and functions:
-        message["function_call"] = to_function_reply(answer.tool_calls)
-    elif answer.tool_calls:
-        message["tool_calls"] = to_call_replies(answer.tool_calls)
+    if answer.tool_calls:
+        message |= calls.whole(answer.tool_calls)
     if answer.reasoning and thoughts is not Thoughts.LEFT_OUT:
         message["reasoning_content"] = answer.reasoning
     return message
@@ -141,14 +137,14 @@ class CompletionFrames:
     def __init__(
         self,
         completion: Completion,
+        calls: CallWords,
         *,
         num_choices: int = 1,
         with_usage: bool = False,
         thoughts: Thoughts = Thoughts.LEFT_OUT,
-        functions: bool = False,
     ) -> None:
         self._completion = completion
-        self._functions = functions
+        self._calls = calls
         self._with_usage = with_usage
         self._thoughts = thoughts
         self._tags = [ThoughtTags() for _ in range(num_choices)]
@@ -189,15 +185,14 @@ class CompletionFrames:
         if isinstance(event, TextDelta):
             return self._frame(choice, {"content": event.text}, event.logprobs)
         if isinstance(event, ToolCallDelta):
-            if self._functions:
-                return self._frame(choice, {"function_call": to_function_delta(event)})
-            return self._frame(choice, {"tool_calls": [to_call_delta(event)]})
+            told = self._calls.delta(choice, event)
+            return self._frame(choice, told) if told else b""
         if isinstance(event, ReasoningDelta):
             if self._thoughts is Thoughts.LEFT_OUT:
                 return b""
             return self._frame(choice, {"reasoning_content": event.text})
         if isinstance(event, Finished):
-            word = _to_word(event, functions=self._functions).encode()
+            word = _to_word(event, self._calls).encode()
             ending = b'{},"logprobs":null,"finish_reason":"%b"}]' % word
             return self._before[choice] + ending + self._after
         raise TypeError(f"{type(event).__name__} has no frame in this dialect")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.api.deps import ModelsDep, Parts, PartsDep, PrincipalDep, RequestIdDep
-from service.api.dialects.openai.functions import speaks_of_functions
+from service.api.dialects.openai.calls import call_words
 from service.api.dialects.openai.options import to_num_choices
 from service.api.dialects.openai.reasoning import Thoughts, to_thoughts
 from service.api.dialects.openai.replies import (
@@ -27,7 +27,9 @@ from service.api.dialects.openai.schemas import (
     ModelList,
     ModelReply,
 )
+from service.api.dialects.openai.tools import hosted_tools
 from service.api.dialects.openai.translate import to_chat_request
+from service.api.hosted_tools import disclosed
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
 from service.chat.choices import start_choices
@@ -96,7 +98,7 @@ async def _answer(
     thoughts: Thoughts,
 ) -> Response:
     num = to_num_choices(body, parts.settings.chat.max_choices)
-    functions = speaks_of_functions(body)
+    calls = call_words(body)
 
     async def start(sampling: Sampling) -> Generation:
         return await parts.chat.start(replace(request, sampling=sampling), principal)
@@ -104,14 +106,15 @@ async def _answer(
     starting = start_choices([start], request.sampling, num)
     choices = await while_connected(http_request.receive, starting)
     completion = Completion(choices.generations[0].model)
-    headers = _disclosed(choices.generations[0].num_dropped_messages)
+    dropped = _disclosed(choices.generations[0].num_dropped_messages)
+    headers = {**dropped, **disclosed(hosted_tools(body))}
     if body.stream:
         frames = CompletionFrames(
             completion,
+            calls,
             num_choices=num,
             with_usage=bool(body.stream_options and body.stream_options.include_usage),
             thoughts=thoughts,
-            functions=functions,
         )
         events = choices if num > 1 else choices.generations[0]
         return EventStream(events, frames, parts.settings.api.keepalive_comment_seconds, headers)
@@ -123,7 +126,7 @@ async def _answer(
         usage,
         thoughts=thoughts,
         with_logprobs=request.logprobs is not None,
-        functions=functions,
+        calls=calls,
     )
     return Json(reply, headers=headers)
 

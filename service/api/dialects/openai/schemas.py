@@ -7,9 +7,9 @@ Fields that would change the meaning of an answer, and are not understood, are r
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.dialects.openai.options import SamplingOptions
@@ -46,10 +46,26 @@ class CalledFunction(BaseModel):
     arguments: Text = "{}"
 
 
+class CalledCustomTool(BaseModel):
+    name: Text
+    input: Text = ""
+
+
 class ToolCallBody(BaseModel):
+    """A call of a function, or of a custom tool, which takes text."""
+
     id: Text
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    type: Literal["function", "custom"] = "function"
+    function: CalledFunction | None = None
+    custom: CalledCustomTool | None = None
+
+    @model_validator(mode="after")
+    def _says_what_is_called(self) -> Self:
+        if self.type == "function" and self.function is None:
+            raise PydanticCustomError("no_function", "Say which function is called")
+        if self.type == "custom" and self.custom is None:
+            raise PydanticCustomError("no_custom", "Say which custom tool is called")
+        return self
 
 
 class FunctionBody(BaseModel):
@@ -59,9 +75,18 @@ class FunctionBody(BaseModel):
     strict: bool | None = None
 
 
+class CustomToolBody(BaseModel):
+    name: Text
+    description: Text | None = None
+    format: dict[str, Any] | None = Field(None, description="Any text, or text of a grammar.")
+
+
 class ToolBody(BaseModel):
+    """A function, or a custom tool, which takes text."""
+
     type: Text = "function"
     function: FunctionBody | None = None
+    custom: CustomToolBody | None = None
 
 
 class NamedFunction(BaseModel):
@@ -69,9 +94,10 @@ class NamedFunction(BaseModel):
 
 
 class NamedTool(BaseModel):
-    """The function in a list of allowed ones."""
+    """The function or custom tool in a list of allowed ones."""
 
     function: NamedFunction | None = None
+    custom: NamedFunction | None = None
 
 
 class AllowedToolsBody(BaseModel):
@@ -80,9 +106,11 @@ class AllowedToolsBody(BaseModel):
 
 
 class ToolChoiceBody(BaseModel):
-    """One function, or those that are allowed."""
+    """One function or custom tool, or those that are allowed."""
 
+    type: Text | None = None
     function: NamedFunction | None = None
+    custom: NamedFunction | None = None
     allowed_tools: AllowedToolsBody | None = None
 
 
@@ -207,10 +235,18 @@ class CalledFunctionReply(BaseModel):
     arguments: str
 
 
+class CalledCustomToolReply(BaseModel):
+    name: str
+    input: str
+
+
 class ToolCallReply(BaseModel):
+    """`function` or `custom` is there, as `type` says."""
+
     id: str
-    type: Literal["function"]
-    function: CalledFunctionReply
+    type: Literal["function", "custom"]
+    function: CalledFunctionReply | None = None
+    custom: CalledCustomToolReply | None = None
 
 
 class ReplyMessage(BaseModel):
@@ -259,13 +295,19 @@ class FunctionDelta(BaseModel):
     arguments: str
 
 
+class CustomToolDelta(BaseModel):
+    name: str | None = None
+    input: str
+
+
 class ToolCallDeltaReply(BaseModel):
     """`id`, `type` and the name are there in a call's first piece only."""
 
     index: int
     id: str | None = None
-    type: Literal["function"] | None = None
-    function: FunctionDelta
+    type: Literal["function", "custom"] | None = None
+    function: FunctionDelta | None = None
+    custom: CustomToolDelta | None = None
 
 
 class ChunkDelta(BaseModel):

@@ -1,46 +1,84 @@
-"""Tools as OpenAI speaks of them, in what is asked for and in what is answered."""
+"""Tools as OpenAI speaks of them, in what is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from service.api.custom_tools import to_arguments, to_custom_tool
 from service.api.dialects.openai.schemas import (
     AllowedToolsBody,
     ChatCompletionBody,
     FunctionBody,
     NamedTool,
+    ToolBody,
+    ToolCallBody,
+    ToolChoiceBody,
 )
+from service.api.hosted_tools import Hosted, refuse_or_leave_out
 from service.domain.chat import Tool, ToolCall, ToolChoice, ToolMode
-from service.domain.errors import InvalidRequest, Unsupported
-from service.domain.events import ToolCallDelta
+from service.domain.errors import InvalidRequest
 
+_CALLABLE = ("function", "custom")
 _CHOICES = "'auto', 'none', 'required', a function's name, or allowed_tools"
 
 
 def to_tools(body: ChatCompletionBody) -> tuple[Tool, ...]:
-    """The functions that may be called. Raises `InvalidRequest`, and `Unsupported` for tools of
-    another kind."""
-    for index, tool in enumerate(body.tools or ()):
-        if tool.type != "function":
-            raise Unsupported(
-                f"tools[{index}].type is {tool.type[:40]!r}; only 'function' is supported.",
-                param=f"tools[{index}].type",
-            )
-        if tool.function is None:
-            raise InvalidRequest(
-                f"tools[{index}].function is missing.", param=f"tools[{index}].function"
-            )
-    return tuple(_to_tool(tool.function) for tool in body.tools or () if tool.function)
+    """The tools that the client runs. Raises `InvalidRequest`, and `Unsupported` where one of
+    another kind is asked for."""
+    hosted = hosted_tools(body)
+    choice = body.tool_choice
+    refuse_or_leave_out(
+        hosted,
+        alone=len(hosted) == len(body.tools or ()) and choice != "none",
+        accepted="'function' and 'custom'",
+        demanded=choice.type if isinstance(choice, ToolChoiceBody) else None,
+    )
+    return tuple(
+        _to_tool(tool, f"tools[{index}]")
+        for index, tool in enumerate(body.tools or ())
+        if tool.type in _CALLABLE
+    )
 
 
-def _to_tool(function: FunctionBody) -> Tool:
+def hosted_tools(body: ChatCompletionBody) -> tuple[Hosted, ...]:
+    """Those that nobody runs here."""
+    return tuple(
+        Hosted(tool.type, f"tools[{index}]")
+        for index, tool in enumerate(body.tools or ())
+        if tool.type not in _CALLABLE
+    )
+
+
+def custom_tools(body: ChatCompletionBody) -> frozenset[str]:
+    """The names of those that take text."""
+    return frozenset(tool.custom.name for tool in body.tools or () if tool.custom is not None)
+
+
+def _to_tool(tool: ToolBody, where: str) -> Tool:
+    if tool.type == "custom" and tool.custom is not None:
+        custom, place = tool.custom, f"{where}.custom.format"
+        return to_custom_tool(custom.name, custom.description or "", custom.format, place)
+    if tool.type == "custom" or tool.function is None:
+        raise InvalidRequest(f"{where}.{tool.type} is missing.", param=f"{where}.{tool.type}")
+    return _to_function(tool.function)
+
+
+def _to_function(function: FunctionBody) -> Tool:
     return Tool.from_schema(
         function.name,
         function.description or "",
         function.parameters or {},
         strict=bool(function.strict),
     )
+
+
+def to_call(call: ToolCallBody) -> ToolCall:
+    """A call of earlier, as the model wrote it."""
+    if call.type == "custom" and call.custom is not None:
+        return ToolCall(call.id, call.custom.name, to_arguments(call.custom.input))
+    if call.function is None:
+        raise InvalidRequest("a tool call says no function.", param="messages")
+    return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
 def to_tool_choice(body: ChatCompletionBody) -> ToolChoice:
@@ -56,11 +94,12 @@ def to_tool_choice(body: ChatCompletionBody) -> ToolChoice:
         return ToolChoice(ToolMode(choice))
     if choice.allowed_tools is not None:
         return _to_allowed(choice.allowed_tools)
-    if choice.function is None:
+    named = choice.function or choice.custom
+    if named is None:
         raise InvalidRequest(
             f"tool_choice names no function; it must be {_CHOICES}.", param="tool_choice"
         )
-    return ToolChoice(ToolMode.REQUIRED, (choice.function.name,))
+    return ToolChoice(ToolMode.REQUIRED, (named.name,))
 
 
 def _to_allowed(allowed: AllowedToolsBody) -> ToolChoice:
@@ -76,24 +115,5 @@ def _to_allowed(allowed: AllowedToolsBody) -> ToolChoice:
 
 
 def _names_in(tools: Iterable[NamedTool]) -> tuple[str, ...]:
-    return tuple(tool.function.name for tool in tools if tool.function is not None)
-
-
-def to_call_replies(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments},
-        }
-        for call in calls
-    ]
-
-
-def to_call_delta(delta: ToolCallDelta) -> dict[str, Any]:
-    """The vendor's client joins strings: id, type and name are said once, in a call's first
-    frame."""
-    if delta.name is None:
-        return {"index": delta.index, "function": {"arguments": delta.arguments}}
-    function = {"name": delta.name, "arguments": delta.arguments}
-    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+    named = (tool.function or tool.custom for tool in tools)
+    return tuple(one.name for one in named if one is not None)

@@ -8,8 +8,9 @@ from service.api.dialects.openai.logprobs import to_num_logprobs
 from service.api.dialects.openai.options import to_max_tokens, to_priority, to_sampling, to_stop
 from service.api.dialects.openai.reasoning import to_budget, to_effort, to_thinking
 from service.api.dialects.openai.schemas import ChatCompletionBody, ContentPart, MessageBody
-from service.api.dialects.openai.tools import to_tool_choice, to_tools
-from service.domain.chat import ChatRequest, Message, Role, ToolCall
+from service.api.dialects.openai.tools import to_call, to_tool_choice, to_tools
+from service.api.refusals import refuse_fields, wants_truncation
+from service.domain.chat import ChatRequest, Message, Role
 from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.pictures import Picture, with_marks
 
@@ -26,7 +27,9 @@ _UNSUPPORTED = ("audio", "web_search_options")
 
 def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
     """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
-    _refuse_unsupported(body)
+    refuse_fields(body, _UNSUPPORTED)
+    if body.modalities not in (None, [], ["text"]):
+        raise Unsupported("modalities may only be ['text'].", param="modalities")
     body = with_tools(body)
     return ChatRequest(
         messages=tuple(_to_message(m, f"messages[{i}]") for i, m in enumerate(body.messages)),
@@ -42,23 +45,10 @@ def to_chat_request(body: ChatCompletionBody, request_id: str) -> ChatRequest:
         thinking=to_thinking(body),
         reasoning_effort=to_effort(body),
         reasoning_budget=to_budget(body),
-        truncate=body.truncation == "auto",
+        truncate=wants_truncation(body.truncation),
         priority=to_priority(body),
         request_id=request_id,
     )
-
-
-def _refuse_unsupported(body: ChatCompletionBody) -> None:
-    for name in _UNSUPPORTED:
-        if getattr(body, name):
-            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
-    if body.truncation not in (None, "auto", "disabled"):
-        raise InvalidRequest(
-            f"truncation is {body.truncation[:40]!r}; it must be 'auto' or 'disabled'.",
-            param="truncation",
-        )
-    if body.modalities not in (None, [], ["text"]):
-        raise Unsupported("modalities may only be ['text'].", param="modalities")
 
 
 def _to_message(body: MessageBody, where: str) -> Message:
@@ -72,10 +62,7 @@ def _to_message(body: MessageBody, where: str) -> Message:
     return Message(
         role=role,
         content=content,
-        tool_calls=tuple(
-            ToolCall(call.id, call.function.name, call.function.arguments)
-            for call in body.tool_calls or ()
-        ),
+        tool_calls=tuple(to_call(call) for call in body.tool_calls or ()),
         tool_call_id=body.tool_call_id,
         reasoning=body.reasoning_content or "",
         pictures=pictures,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.responses import StreamingResponse
 
@@ -27,8 +27,8 @@ class Followed:
         self._number = number
         self._keepalive_seconds = keepalive_seconds
 
-    def stream(self) -> StreamingResponse:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    def stream(self, headers: Mapping[str, str] | None = None) -> StreamingResponse:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})}
         return StreamingResponse(self._frames(), media_type="text/event-stream", headers=headers)
 
     async def _frames(self) -> AsyncIterator[bytes]:

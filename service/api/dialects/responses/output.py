@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from service.api.custom_tools import InputReader
+from service.api.dialects.responses.tools import Toolbox
 from service.api.items import new_id
 from service.domain.events import (
     Candidate,
@@ -24,8 +26,10 @@ Wire = dict[str, Any]
 class Output:
     """The items of one response. An item ends when another one begins."""
 
-    def __init__(self, *, with_logprobs: bool = False) -> None:
+    def __init__(self, toolbox: Toolbox, *, with_logprobs: bool = False) -> None:
         self.items: list[Wire] = []
+        self._toolbox = toolbox
+        self._input: InputReader | None = None  # of the custom tool's call that is open
         self._with_logprobs = with_logprobs
         self._open: Wire | None = None
         self._call: int | None = None
@@ -51,14 +55,31 @@ class Output:
         if self._call != delta.index:
             events += self._close("completed")
             self._call = delta.index
-            item = {"id": new_id("fc"), "type": "function_call", "status": "in_progress"}
-            events += self._add(item | {"call_id": delta.id, "name": delta.name, "arguments": ""})
-        if delta.arguments and self._open is not None:
-            self._open["arguments"] += delta.arguments
-            where = {"item_id": self._open["id"], "output_index": len(self.items) - 1}
-            kind = "response.function_call_arguments.delta"
-            events.append({"type": kind, **where, "delta": delta.arguments})
-        return events
+            events += self._add(self._to_call(delta))
+        return events + self._written(delta.arguments)
+
+    def _to_call(self, delta: ToolCallDelta) -> Wire:
+        """A call that begins, by the name that the client knows."""
+        offered = self._toolbox.by_name.get(delta.name or "")
+        name = offered.name if offered is not None else delta.name
+        within = {"namespace": offered.namespace} if offered and offered.namespace else {}
+        told = {"status": "in_progress", "call_id": delta.id, "name": name, **within}
+        if offered is not None and offered.is_custom:
+            self._input = InputReader()
+            return {"id": new_id("ctc"), "type": "custom_tool_call", **told, "input": ""}
+        return {"id": new_id("fc"), "type": "function_call", **told, "arguments": ""}
+
+    def _written(self, arguments: str) -> list[Wire]:
+        """More of the open call."""
+        key, kind = "arguments", "function_call_arguments"
+        if self._input is not None:
+            key, kind = "input", "custom_tool_call_input"
+            arguments = self._input.feed(arguments)
+        if not arguments or self._open is None:
+            return []
+        self._open[key] += arguments
+        where = {"item_id": self._open["id"], "output_index": len(self.items) - 1}
+        return [{"type": f"response.{kind}.delta", **where, "delta": arguments}]
 
     def _begin(self, kind: str) -> list[Wire]:
         """Make sure that an item of this kind is open."""
@@ -96,13 +117,16 @@ class Output:
         return [{"type": "response.output_item.added", **place, "item": shown}]
 
     def _close(self, status: str) -> list[Wire]:
+        events = self._rest()
         item, self._open, self._call = self._open, None, None
         if item is None:
             return []
         item["status"] = status
         place: Wire = {"output_index": len(self.items) - 1}
-        events: list[Wire] = []
-        if item["type"] == "function_call":
+        if item["type"] == "custom_tool_call":
+            kind = "response.custom_tool_call_input.done"
+            events.append({"type": kind, "item_id": item["id"], "input": item["input"], **place})
+        elif item["type"] == "function_call":
             kind = "response.function_call_arguments.done"
             told = {"item_id": item["id"], "name": item["name"], "arguments": item["arguments"]}
             events.append({"type": kind, **told, **place})
@@ -116,6 +140,15 @@ class Output:
             events.append(done)
             events.append({"type": "response.content_part.done", **where, "part": dict(part)})
         return [*events, {"type": "response.output_item.done", **place, "item": dict(item)}]
+
+    def _rest(self) -> list[Wire]:
+        """What was held back of a custom tool's text."""
+        reader, self._input = self._input, None
+        if reader is None or self._open is None or not (text := reader.finish()):
+            return []
+        self._open["input"] += text
+        where = {"item_id": self._open["id"], "output_index": len(self.items) - 1}
+        return [{"type": "response.custom_tool_call_input.delta", **where, "delta": text}]
 
     def _place(self) -> Wire:
         item = self.items[-1]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.api.dialects.responses.output import Output, Wire, to_status, to_usage
-from service.api.dialects.responses.schemas import ResponseBody
+from service.api.dialects.responses.schemas import TOOL_TYPES, ResponseBody, ToolBody
+from service.api.dialects.responses.tools import Toolbox
 from service.api.errors import Problem
 from service.api.items import Item, new_id, to_turns
 from service.api.replies import encode_json
@@ -28,9 +29,9 @@ class Drafted:
     def __init__(
         self,
         body: ResponseBody,
+        toolbox: Toolbox,
         new: Sequence[Item],
         model: ModelInfo,
-        conversation_id: str | None = None,
     ) -> None:
         self.id = new_id("resp")
         self.is_kept = body.store is not False
@@ -38,8 +39,8 @@ class Drafted:
         self._body = body
         self._model = model
         self._new = new
-        self._conversation_id = conversation_id
-        self._output = Output(with_logprobs=body.wants_logprobs)
+        self._conversation_id = body.conversation_id
+        self._output = Output(toolbox, with_logprobs=body.wants_logprobs)
         self._created_at = int(time.time())
         self._status = "queued" if body.background else "in_progress"
         self._facts: Wire = {}
@@ -105,7 +106,7 @@ class Drafted:
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "text": {"format": {"type": "text"}, **text},
             "tool_choice": _to_choice(body),
-            "tools": [tool.model_dump() for tool in body.tools or ()],
+            "tools": [_to_tool(tool) for tool in body.tools or () if tool.type in TOOL_TYPES],
             "top_logprobs": body.top_logprobs or 0,
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "truncation": body.truncation or "disabled",
@@ -188,6 +189,14 @@ def last_frame(kept: KeptResponse, number: int) -> str:
     vendor has no event for cancelled ones; this is the one that clients end at."""
     kind = "failed" if kept.state is ResponseState.LOST else "incomplete"
     return to_frame({"type": f"response.{kind}", "response": shown(kept)}, number)
+
+
+def _to_tool(tool: ToolBody) -> Wire:
+    """A tool as it is told back: a function with each of its facts."""
+    if tool.type == "function":
+        names = {"type", "name", "description", "parameters", "strict"}
+        return tool.model_dump(include=names)
+    return tool.model_dump(exclude_none=True)
 
 
 def _to_choice(body: ResponseBody) -> Any:

@@ -19,6 +19,7 @@ from service.api.dialects.responses.schemas import (
     ResponseBody,
     ResponseReply,
 )
+from service.api.dialects.responses.tools import to_toolbox
 from service.api.dialects.responses.translate import (
     refuse_contradictions,
     to_chat_request,
@@ -30,7 +31,6 @@ from service.api.streaming import EventStream, while_connected
 from service.chat.generate import collect
 from service.chat.responses import KeptGeneration
 from service.domain.access import Principal
-from service.domain.chat import ChatRequest
 from service.domain.conversation import AnswerState, ResponseState
 from service.domain.errors import InvalidRequest
 
@@ -58,20 +58,22 @@ async def create_response(
     """Answer, going on from an earlier response or a conversation if one is named; kept unless
     `store` is false. With `background` the answer is written whoever waits for it."""
     new = to_items(body)
-    request = await _to_request(body, new, parts, principal, request_id)
+    toolbox = to_toolbox(body)
+    said = [*await _history(body, parts, principal), *new]
+    request = to_chat_request(body, toolbox, said, request_id)
     generation = await while_connected(http_request.receive, parts.chat.start(request, principal))
-    drafted = Drafted(body, new, generation.model, body.conversation_id)
-    seconds = parts.settings.api.keepalive_comment_seconds
+    drafted = Drafted(body, toolbox, new, generation.model)
+    seconds, headers = parts.settings.api.keepalive_comment_seconds, toolbox.headers
     if body.background:
         begun = drafted.reply()
         await parts.responses.begin(generation, drafted, principal)
         followed = Followed(parts.responses.follow(principal, drafted.id), 0, seconds)
-        return followed.stream() if body.stream else Json(begun)
+        return followed.stream(headers) if body.stream else Json(begun, headers=headers)
     kept = KeptGeneration(generation, parts.responses, principal, drafted)
     if body.stream:
-        return EventStream(kept, ResponseFrames(drafted), seconds)
+        return EventStream(kept, ResponseFrames(drafted), seconds, headers)
     await while_connected(http_request.receive, collect(kept))
-    return Json(drafted.reply())
+    return Json(drafted.reply(), headers=headers)
 
 
 @router.post("/input_tokens", response_model=InputTokensReply)
@@ -79,7 +81,8 @@ async def count_tokens(
     body: ResponseBody, parts: PartsDep, principal: PrincipalDep, request_id: RequestIdDep
 ) -> Response:
     """How many tokens the request is for the model, with all that it goes on from."""
-    request = await _to_request(body, to_items(body), parts, principal, request_id)
+    said = [*await _history(body, parts, principal), *to_items(body)]
+    request = to_chat_request(body, to_toolbox(body), said, request_id)
     count = await parts.chat.count_tokens(request)
     return Json({"object": "response.input_tokens", "input_tokens": count})
 
@@ -142,9 +145,8 @@ async def list_input_items(
     return Json(page_of(json.loads(kept.input), limit=limit, order=order, after=after))
 
 
-async def _to_request(
-    body: ResponseBody, new: list[Item], parts: Parts, principal: Principal, request_id: str
-) -> ChatRequest:
+async def _history(body: ResponseBody, parts: Parts, principal: Principal) -> list[Item]:
+    """What the request goes on from."""
     refuse_contradictions(body)
     history: list[Item] = []
     if body.previous_response_id:
@@ -161,4 +163,4 @@ async def _to_request(
     elif body.conversation_id:
         said = await parts.items.messages(principal, body.conversation_id)
         history = items_of(one for one in said if one.state is not AnswerState.WRITING)
-    return to_chat_request(body, history, new, request_id)
+    return history

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.fields import Text
 
+TOOL_TYPES = ("function", "custom", "namespace")
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -32,21 +33,29 @@ class ItemBody(BaseModel):
     content: Text | list[PartBody] | None = None
     call_id: str | None = None
     name: Text | None = None
+    namespace: Text | None = None
     arguments: Text | None = None
+    input: Text | None = Field(None, description="Of a custom tool's call: its text.")
     output: Text | list[PartBody] | None = None
 
 
 class ToolBody(BaseModel):
+    """A function, a custom tool, which takes text, or a namespace with `tools` of both kinds;
+    other types are the vendor's own."""
+
     type: str
     name: Text | None = None
     description: Text | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    format: dict[str, Any] | None = Field(None, description="Of a custom tool's text.")
+    tools: list[ToolBody] | None = None
 
 
 class NamedTool(BaseModel):
     type: str
     name: str | None = None
+    namespace: str | None = None
     mode: str | None = None
     tools: list[NamedTool] | None = None
 

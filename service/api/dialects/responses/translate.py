@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from service.api.custom_tools import to_arguments
 from service.api.dialects.responses.schemas import (
     FormatBody,
     ItemBody,
-    NamedTool,
     PartBody,
     ResponseBody,
 )
+from service.api.dialects.responses.tools import Toolbox, known_name, to_tool_choice
 from service.api.items import Item, completed
-from service.domain.chat import ChatRequest, Message, Role, Tool, ToolCall, ToolChoice, ToolMode
+from service.api.refusals import refuse_fields, wants_truncation
+from service.domain.chat import ChatRequest, Message, Role, ToolCall
 from service.domain.constraint import Constraint, ConstraintKind
 from service.domain.errors import InvalidRequest, Unsupported
 from service.domain.pictures import Picture, with_marks
@@ -28,6 +30,10 @@ _ROLES = {
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _UNSUPPORTED = ("prompt",)
+_CALLS = ("function_call", "custom_tool_call")
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+# Thoughts are not told again; the others are traces of what the vendor's servers once did.
+_UNTOLD = ("reasoning", "web_search_call", "file_search_call", "image_generation_call")
 
 
 def to_items(body: ResponseBody) -> list[Item]:
@@ -54,17 +60,11 @@ def refuse_contradictions(body: ResponseBody) -> None:
 
 
 def to_chat_request(
-    body: ResponseBody, history: Sequence[Item], new: Sequence[Item], request_id: str
+    body: ResponseBody, toolbox: Toolbox, items: Iterable[Item], request_id: str
 ) -> ChatRequest:
-    """The dialect-neutral request. Raises `InvalidRequest` or `Unsupported`, naming the field."""
-    for name in _UNSUPPORTED:
-        if getattr(body, name):
-            raise Unsupported(f"{name} is not supported; leave it out.", param=name)
-    if body.truncation not in (None, "auto", "disabled"):
-        raise InvalidRequest(
-            f"truncation is {body.truncation[:40]!r}; it must be 'auto' or 'disabled'.",
-            param="truncation",
-        )
+    """The dialect-neutral request, with all that was said. Raises `InvalidRequest` or
+    `Unsupported`, naming the field."""
+    refuse_fields(body, _UNSUPPORTED)
     effort = body.reasoning.effort if body.reasoning else None
     if effort is not None and effort not in _EFFORTS:
         raise InvalidRequest(
@@ -72,20 +72,20 @@ def to_chat_request(
             param="reasoning.effort",
         )
     return ChatRequest(
-        messages=to_messages(body.instructions, [*history, *new]),
+        messages=to_messages(body.instructions, items),
         model=body.model,
         sampling=Sampling(
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
         ),
         max_tokens=body.max_output_tokens,
-        tools=_to_tools(body),
-        tool_choice=_to_tool_choice(body.tool_choice),
+        tools=toolbox.tools,
+        tool_choice=to_tool_choice(body.tool_choice, toolbox),
         parallel_tool_calls=body.parallel_tool_calls is not False,
         constraint=_to_constraint(body.text.format if body.text else None),
         thinking=None if effort is None else effort not in ("none", "minimal"),
         reasoning_effort=effort,
-        truncate=body.truncation == "auto",
+        truncate=wants_truncation(body.truncation),
         logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
         request_id=request_id,
     )
@@ -100,14 +100,14 @@ def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Messag
         kind = item.type or "message"
         if kind == "message":
             messages.append(_to_message(item, where))
-        elif kind == "function_call":
+        elif kind in _CALLS:
             _add_call(messages, item, where)
-        elif kind == "function_call_output":
+        elif kind in _OUTPUTS:
             messages.append(_to_result(item, where))
-        elif kind != "reasoning":  # a thought is not told again
+        elif kind not in _UNTOLD:
             raise Unsupported(
-                f"{where}.type is {kind[:40]!r}; message, function_call, function_call_output and "
-                "reasoning are supported.",
+                f"{where}.type is {kind[:40]!r}; messages, calls of functions and custom tools, "
+                "what they returned, and reasoning are supported.",
                 param=f"{where}.type",
             )
     return tuple(messages)
@@ -127,7 +127,9 @@ def _to_message(item: ItemBody, where: str) -> Message:
 def _add_call(messages: list[Message], item: ItemBody, where: str) -> None:
     if not item.call_id or not item.name:
         raise InvalidRequest(f"{where} needs call_id and name.", param=f"{where}.call_id")
-    call = ToolCall(item.call_id, item.name, item.arguments or "{}")
+    is_custom = item.type == "custom_tool_call"
+    arguments = to_arguments(item.input or "") if is_custom else item.arguments or "{}"
+    call = ToolCall(item.call_id, known_name(item.namespace, item.name), arguments)
     if messages and messages[-1].role is Role.ASSISTANT:
         last = messages[-1]
         messages[-1] = Message(Role.ASSISTANT, last.content, (*last.tool_calls, call))
@@ -168,46 +170,6 @@ def _to_piece(part: PartBody, where: str, *, may_show: bool) -> str | Picture:
             param=f"{where}.type",
         )
     return (part.refusal if part.type == "refusal" else part.text) or ""
-
-
-def _to_tools(body: ResponseBody) -> tuple[Tool, ...]:
-    for index, tool in enumerate(body.tools or ()):
-        if tool.type != "function":
-            raise Unsupported(
-                f"tools[{index}].type is {tool.type[:40]!r}; only 'function' is supported.",
-                param=f"tools[{index}].type",
-            )
-        if not tool.name:
-            raise InvalidRequest(f"tools[{index}].name is missing.", param=f"tools[{index}].name")
-    return tuple(
-        Tool.from_schema(
-            tool.name or "",
-            tool.description or "",
-            tool.parameters or {},
-            strict=tool.strict is True,
-        )
-        for tool in body.tools or ()
-    )
-
-
-def _to_tool_choice(choice: str | NamedTool | None) -> ToolChoice:
-    if choice is None:
-        return ToolChoice()
-    if isinstance(choice, str):
-        if choice not in set(ToolMode):
-            raise InvalidRequest(
-                f"tool_choice is {choice[:40]!r}; it must be 'auto', 'none', 'required', a "
-                "function's name, or allowed_tools.",
-                param="tool_choice",
-            )
-        return ToolChoice(ToolMode(choice))
-    if choice.type == "allowed_tools":
-        names = tuple(tool.name for tool in choice.tools or () if tool.name)
-        mode = ToolMode.REQUIRED if choice.mode == "required" else ToolMode.AUTO
-        return ToolChoice(mode if names else ToolMode.NONE, names)
-    if choice.type != "function" or not choice.name:
-        raise Unsupported("tool_choice may only name a function.", param="tool_choice")
-    return ToolChoice(ToolMode.REQUIRED, (choice.name,))
 
 
 def _to_constraint(form: FormatBody | None) -> Constraint | None:
