@@ -82,7 +82,7 @@ PROMPT: list[tuple[Any, str]] = [
     ({**HELLO, "tools": [{"name": "a"}] * 300}, "tools has 300 entries; at most 128"),
     (
         {**HELLO, "tools": [{"name": "a", "type": "web_search_20250305"}]},
-        "tools[0].type is 'web_search_20250305'; only 'custom' is supported.",
+        "tools[0].type is 'web_search_20250305', which nobody runs here; only 'custom' are",
     ),
     (
         {**HELLO, "thinking": {"type": "enabled", "budget_tokens": "many"}},
