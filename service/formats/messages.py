@@ -41,7 +41,8 @@ class Shape:
 
 def fold_system(messages: Sequence[Message], *, first: bool, others: bool) -> list[Message]:
     """Put system messages that a template can't take into the user's next message: those at the
-    beginning when `first`, those further on when `others`."""
+    beginning when `first`, those further on when `others`. Where the model answers first, they
+    are one of the user's, so that a later turn begins as the earlier one did."""
     folded: list[Message] = []
     carried: list[str] = []
     at_beginning = True
@@ -54,6 +55,9 @@ def fold_system(messages: Sequence[Message], *, first: bool, others: bool) -> li
             folded.append(replace(message, content=text))
             carried = []
         else:
+            if carried and folded and message.role is Role.ASSISTANT:
+                folded.append(Message(Role.USER, _BETWEEN.join(carried)))
+                carried = []
             folded.append(message)
     if carried:  # nothing of the user's follows: then it speaks for them
         folded.append(Message(Role.USER, _BETWEEN.join(carried)))

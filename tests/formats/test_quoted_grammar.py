@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,12 @@ line: "+" /(.*)/ LF -> text
 %import common.LF
 """
 WRITTEN = '*** Begin\n*** Add: a "b".py\n+print("hi\\n")\t\n*** Delete: c\n*** End\n'
-NESTED = 'start: sum\nsum: term ("+" term)*\nterm: NUM | "(" sum ")" | "\\"" /[a-z]/ "\\""\nNUM: /\\d+/'
+NESTED = r"""
+start: sum
+sum: term ("+" term)*
+term: NUM | "(" sum ")" | "\"" /[a-z]/ "\""
+NUM: /\d+/
+"""
 
 
 class Bytes:
@@ -40,7 +46,7 @@ class Bytes:
 
     eos_token_id = 256
     bos_token_id = None
-    tokens = [*(bytes([byte]) for byte in range(256)), b"<end>"]
+    tokens: ClassVar[list[bytes]] = [*(bytes([byte]) for byte in range(256)), b"<end>"]
 
     def __call__(self, text: str | bytes) -> list[int]:
         return list(text if isinstance(text, bytes) else text.encode())

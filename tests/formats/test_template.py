@@ -247,6 +247,15 @@ def test_neighbours_of_the_same_role_become_one() -> None:
     )
 
 
+def test_a_later_system_message_stays_where_the_earlier_turn_had_it() -> None:
+    chat = template(STRICT, "<start>", "<end>")
+    first = [user("one"), system("Now rhyme.")]
+    earlier = text_of(chat.render(first))
+    later = text_of(chat.render([*first, assistant("A"), user("two")]))
+    assert "Now rhyme." in earlier
+    assert later.startswith(earlier.removesuffix("<start>model\n"))
+
+
 def test_a_later_system_message_keeps_its_place_where_the_template_allows_it() -> None:
     told = [user("one"), assistant("A"), system("Now rhyme."), user("two")]
     assert "<|im_start|>system\nNow rhyme.<|im_end|>" in text_of(chat_of(FAKE_MODEL).render(told))
