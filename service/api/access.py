@@ -104,10 +104,12 @@ async def admit(connection: HTTPConnection, method: str) -> Principal:
     parts: Parts = connection.app.state.parts
     path = connection.scope["path"]
     host = connection.headers.get("host")
-    if path == "/metrics" and _is_neighbour(connection, parts):
+    secret, by_cookie = secret_of(connection)
+    # A neighbour who calls us by another name may still have a token to show.
+    unasked = secret is None or parts.names.include(host)
+    if path == "/metrics" and unasked and _is_neighbour(connection, parts):
         parts.names.demand(host)
         return ANONYMOUS
-    secret, by_cookie = secret_of(connection)
     principal = await parts.door.admit(secret, address_of(connection), host)
     if by_cookie:
         refuse_other_sites(connection, where_unknown=method in _HARMLESS_METHODS)

@@ -21,10 +21,14 @@ class OwnNames:
     def __init__(self, allowed: str) -> None:
         self._allowed = frozenset(allowed.lower().replace(",", " ").split())
 
+    def include(self, host: str | None) -> bool:
+        """Whether `host`, as a request's `Host` has it, is one of them. What names nobody is a
+        program: browsers always do."""
+        return not host or "*" in self._allowed or self._is_own(host)
+
     def demand(self, host: str | None) -> None:
-        """Raises `Forbidden` where `host`, as a request's `Host` has it, is none of them. What
-        names nobody is a program: browsers always do."""
-        if not host or "*" in self._allowed or self._is_own(host):
+        """Raises `Forbidden` where `host` is none of them."""
+        if host is None or self.include(host):
             return
         raise Forbidden(
             f"Without access tokens this service answers to localhost and to addresses, not to "

@@ -296,6 +296,20 @@ async def test_behind_a_proxy_metrics_take_a_token_with_their_scope(
         assert (await client.get("/metrics", headers=bearer(metrics))).status_code == 200
 
 
+async def test_a_neighbour_who_calls_us_by_another_name_may_show_a_token_for_metrics(
+    app: FastAPI, tokens: AccessTokens
+) -> None:
+    _, chat = await tokens.create("chat", CHAT, None)
+    _, metrics = await tokens.create("prometheus", frozenset({Scope.METRICS}), None)
+    other = {"Host": "parley:8000"}
+    async with connected_client(app) as client:
+        for shown, status in (({}, 403), (bearer(chat), 403), (bearer(metrics), 200)):
+            reply = await client.get("/metrics", headers=other | shown)
+            assert reply.status_code == status, reply.text
+        unasked = await client.get("/metrics", headers={"Host": "127.0.0.1:8000"} | bearer(chat))
+        assert unasked.status_code == 200
+
+
 async def test_pasting_a_token_sets_a_cookie_that_only_our_page_can_use(
     client: httpx.AsyncClient, secret: str
 ) -> None:
