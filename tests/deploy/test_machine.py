@@ -206,6 +206,7 @@ def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Pa
         done = upgrade.result()
     assert done.returncode == 0, done.stderr
     assert machine.run("readlink /opt/parley/current") != was
+    machine.tree = tree
     assert set(endings) == {f"length {LONG}"}, endings
     counted = re.search(r"(\d+) of (\d+) requests for answers lost", done.stderr)
     assert counted, done.stderr
@@ -229,11 +230,13 @@ def test_a_model_that_cannot_be_had_is_one_sentence_and_nothing_changes(
 ) -> None:
     pid = machine.run("systemctl show -P MainPID parley")
     wanted = "PARLEY_MODEL__NAME=smollm2-360m-instruct\\nHF_ENDPOINT=http://127.0.0.1:9"
-    machine.run(f"cp /etc/parley/parley.env /root/; printf '{wanted}\\n' >> /etc/parley/parley.env")
+    machine.run(
+        f"cp /etc/parley/parley.env /root/settings; printf '{wanted}\\n' >> /etc/parley/parley.env"
+    )
     try:
         done = machine.deploy(successor(machine.tree, tmp_path / "wanting", broken=False))
     finally:
-        machine.run("cp /root/parley.env /etc/parley/parley.env")
+        machine.run("cp /root/settings /etc/parley/parley.env")
     assert done.returncode == 11, done.stderr
     assert "The model hub at http://127.0.0.1:9 cannot be reached" in done.stderr
     assert "smollm2-360m-instruct cannot be had" in done.stderr
@@ -316,11 +319,11 @@ TAKE_PORT = (
             "umount /var/lib/parley",
         ),
         (
-            "cp /etc/parley/parley.env /root/; "
+            "cp /etc/parley/parley.env /root/settings; "
             "echo PARLEY_MODEL__NAME=/nowhere/x.gguf >> /etc/parley/parley.env; "
             "systemctl restart parley; true",
             *("unit", "parley.service is failed", "systemctl restart parley"),
-            "cp /root/parley.env /etc/parley/; systemctl reset-failed parley; "
+            "cp /root/settings /etc/parley/parley.env; systemctl reset-failed parley; "
             "systemctl restart parley",
         ),
     ],
