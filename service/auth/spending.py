@@ -15,8 +15,14 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from service import metrics
-from service.domain.access import Limits, Principal, Spent
-from service.domain.errors import Forbidden, InvalidRequest, RateLimited, StoreUnavailable
+from service.domain.access import Limits, Need, Principal, Spent
+from service.domain.errors import (
+    Forbidden,
+    InvalidRequest,
+    QuotaSpent,
+    RateLimited,
+    StoreUnavailable,
+)
 from service.domain.events import Usage
 from service.log import get_logger
 
@@ -30,6 +36,7 @@ _PERIODS = {
     "tokens_per_month": "tokens a month",
     "streams": "answers at once",
 }
+_QUOTAS = ("tokens_per_day", "tokens_per_month")
 
 # Where the middleware that answers a request wants to hear what is left of its limits.
 REPORT: ContextVar[dict[str, tuple[int, int]] | None] = ContextVar("REPORT", default=None)
@@ -39,15 +46,18 @@ class SpendingStore(Protocol):
     """Keeps what answers take. All methods raise `StoreUnavailable`."""
 
     async def reserve(
-        self, principal_id: str, limits: Limits, least: int, most: int
+        self, principal_id: str, limits: Limits, need: Need
     ) -> tuple[int | None, int, dict[str, int], float]:
-        """Set aside between `least` and `most` tokens: under which key (None: too little is
-        left), how many, what was left of each limit, and in how many seconds more is possible."""
+        """Set aside what is needed: under which key (None: too little is left), how many tokens,
+        what was left of each limit, and in how many seconds more is possible."""
         ...
 
     async def settle(
         self, principal_id: str, key: int | None, model: str, taken: Usage, *, began: bool = True
-    ) -> None: ...
+    ) -> None:
+        """Count what was taken instead of what was set aside; what is never settled or renewed
+        counts as what was set aside."""
+        ...
 
     async def renew(self, keys: Sequence[int]) -> None: ...
 
@@ -84,7 +94,12 @@ class Spending:
         return min(limits.answer_tokens, max_tokens or limits.answer_tokens)
 
     async def reserve(
-        self, principal: Principal, prompt_tokens: int, max_tokens: int | None, room: int
+        self,
+        principal: Principal,
+        model: str,
+        prompt_tokens: int,
+        max_tokens: int | None,
+        room: int,
     ) -> Reservation:
         """Set aside what a prompt and its answer may take; `room` is what the context leaves."""
         limits = principal.limits
@@ -97,9 +112,9 @@ class Spending:
             return Reservation(None, max_tokens)
         wanted = room if max_tokens is None else min(max_tokens, room)
         least = prompt_tokens + (min(LEAST_ANSWER, room) if max_tokens is None else wanted)
-        most = prompt_tokens + wanted
         _refuse_impossible(limits, least)
-        key, tokens, left, seconds = await self._store.reserve(principal.id, limits, least, most)
+        need = Need(model, prompt_tokens, least, prompt_tokens + wanted)
+        key, tokens, left, seconds = await self._store.reserve(principal.id, limits, need)
         _report(limits, left, tokens if key is not None else 0)
         if key is None:
             raise _refusal(limits, left, least, seconds)
@@ -117,7 +132,7 @@ class Spending:
         began: bool = True,
     ) -> None:
         """Count what an answer took. A store that can't be written now loses the count, not the
-        answer; what was set aside counts until its lease ends."""
+        answer; where something was set aside, that is counted when its lease ends."""
         if reservation.key is not None:
             self._running.discard(reservation.key)
         try:
@@ -170,7 +185,8 @@ def _refusal(limits: Limits, left: dict[str, int], least: int, seconds: float) -
     metrics.RATE_LIMITED.labels(short).inc()
     limit, words = getattr(limits, short), _PERIODS[short]
     have = "are under way" if short == "streams" else f"{max(0, left[short])} of them are left"
-    return RateLimited(
+    kind = QuotaSpent if short in _QUOTAS else RateLimited
+    return kind(
         f"You have {limit} {words}; {have}, and this request takes "
         f"{needed[short]}. Try again in {math.ceil(seconds)} s.",
         retry_after_seconds=seconds,

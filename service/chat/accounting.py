@@ -46,7 +46,9 @@ class Accounts:
         if limits.spends or limits.prompt_tokens is not None:
             prompt_tokens = await client.count_tokens(job.prompt, job.pictures)
             room = max(1, client.model.context_length - prompt_tokens)
-            reservation = await self._spending.reserve(principal, prompt_tokens, max_tokens, room)
+            reservation = await self._spending.reserve(
+                principal, model, prompt_tokens, max_tokens, room
+            )
         allowed = msgspec.structs.replace(
             job, max_tokens=reservation.max_tokens, weight=limits.weight
         )

@@ -76,11 +76,12 @@ class Vectors:
         spending, limits = self._spending, principal.limits
         if spending is None:
             return await client.ask(question)
-        spending.bound(principal, client.model.name, None)
+        name = client.model.name
+        spending.bound(principal, name, None)
         reservation = Reservation(None, None)
         if limits.spends or limits.prompt_tokens is not None:
             num_tokens = await _estimate(client, question)
-            reservation = await spending.reserve(principal, num_tokens, max_tokens=0, room=0)
+            reservation = await spending.reserve(principal, name, num_tokens, 0, room=0)
         taken = Usage()
         try:
             frames = await client.ask(question)
@@ -88,7 +89,6 @@ class Vectors:
         finally:
             began = taken.prompt_tokens > 0
             if began or reservation.key is not None:
-                name = client.model.name
                 await spending.settle(principal, reservation, name, taken, began=began)
         return frames
 

@@ -57,6 +57,17 @@ UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What an answer of a model may take: a prompt's tokens, and with those of the answer between
+    `least` and `most`."""
+
+    model: str
+    prompt_tokens: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What one principal's answers of one day took from one model; `day` is YYYY-MM-DD in UTC."""
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable
 
-from service.store.direct import DirectTransactions
+from service.store.direct import Counters
 
 # What lies far ahead was kept before somebody set the clock back.
 _FORGET_PASSED = "DELETE FROM admissions WHERE principal_id = ? AND (at <= ? OR at > ?)"
@@ -14,15 +12,8 @@ _COUNT = "SELECT count(*), min(at) FROM admissions WHERE principal_id = ?"
 _ADMIT = "INSERT INTO admissions (principal_id, at) VALUES (?, ?)"
 
 
-class SqlAdmissions:
-    """An `AdmissionStore`. One transaction reads the clock, decides and keeps, whichever worker
-    asks; `clock` gives seconds since 1970."""
-
-    def __init__(
-        self, database: DirectTransactions, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._database = database
-        self._clock = clock
+class SqlAdmissions(Counters):
+    """An `AdmissionStore`."""
 
     async def admit(
         self, principal_id: str, window_seconds: float, limit: int

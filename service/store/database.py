@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.store.conversations import SqlConversations
 from service.store.direct import BUSY_SECONDS, DirectConnections, begin_in_turn, waiting
 from service.store.migrate import migrate
+from service.store.spending import count_all_abandoned
 
 NUM_THREADS = 4
 _WRITES = {"writes": True}
@@ -171,13 +172,16 @@ def check_store(settings: Settings) -> None:
 
 
 def settle_answers(settings: Settings) -> None:
-    """Have the answers that were being written when the service ended count as cut. For its start,
-    before anybody writes. Blocks. Raises `ConfigurationError`."""
+    """Have the answers that were being written when the service ended count as cut, and towards
+    the limits of those who had asked for them. For its start, before anybody writes. Blocks. Raises
+    `ConfigurationError`."""
     database = Database(store_url(settings))
     try:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE messages SET state = 'cut' WHERE state = 'writing'")
-    except DatabaseError as error:
+            raw: Any = connection.connection.dbapi_connection
+            count_all_abandoned(raw, time.time())
+    except (DatabaseError, sqlite3.DatabaseError) as error:
         raise ConfigurationError(
             f"The database {database.url.database} can't be written: {_reason(error)}."
         ) from error

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable
 
-from service.store.direct import DirectTransactions
+from service.store.direct import Counters
 
 # GCRA: `paid_until` is when all failures up to now would be paid for, one each `seconds_each`. What
 # lies further ahead than can be was kept before somebody set the clock back.
@@ -19,15 +17,8 @@ RETURNING paid_until
 _PAID_UNTIL = "SELECT paid_until FROM failures WHERE network = ?"
 
 
-class SqlFailures:
-    """A `FailureStore`. One transaction reads the clock, decides and keeps, whichever worker
-    asks; `clock` gives seconds since 1970."""
-
-    def __init__(
-        self, database: DirectTransactions, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._database = database
-        self._clock = clock
+class SqlFailures(Counters):
+    """A `FailureStore`."""
 
     async def fail(self, network: str, seconds_each: float, burst: int) -> float:
         """Note a failure, unless it came too early; how many seconds too early, 0 if it did not."""

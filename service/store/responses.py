@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
 
 from service.domain.conversation import KeptResponse, ResponseState
 from service.store.conversations import Transactions
@@ -96,6 +96,22 @@ class SqlResponses:
                 found.append(_to_response(row, lost))
                 wanted = row.previous_id
             return found[::-1]
+
+        return await self._database.read(work)
+
+    async def holding(self, principal_id: str, item_id: str) -> KeptResponse | None:
+        """The latest response whose input or output has an item with this id."""
+        lost = self._clock() - LOST_SECONDS
+        spelled = f'"id": {json.dumps(item_id)}'
+
+        def work(connection: Connection) -> KeptResponse | None:
+            named = or_(
+                rows.c.reply.contains(spelled, autoescape=True),
+                rows.c.input.contains(spelled, autoescape=True),
+            )
+            query = select(rows).where(rows.c.principal_id == principal_id, named)
+            row = connection.execute(query.order_by(rows.c.created_at.desc()).limit(1)).first()
+            return None if row is None else _to_response(row, lost)
 
         return await self._database.read(work)
 

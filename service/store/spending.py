@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from service.domain.access import Limits, Spent
+from service.domain.access import Limits, Need, Spent
 from service.domain.events import Usage
-from service.store.direct import DirectTransactions
+from service.store.direct import Counters
 from service.store.tables import usage
 
 WINDOW_SECONDS = 60.0
 LEASE_SECONDS = 60.0
 
 _END_ABANDONED = """
-UPDATE answers SET ended_at = leased_until
-WHERE principal_id = ? AND ended_at IS NULL AND leased_until < ?
+UPDATE answers SET ended_at = min(leased_until, :now)
+WHERE ended_at IS NULL AND leased_until < :horizon {whose}
+RETURNING principal_id, ended_at, model, prompt_tokens, 0, tokens - prompt_tokens
 """
+_END_ALL_ABANDONED = _END_ABANDONED.format(whose="")
+_END_MY_ABANDONED = _END_ABANDONED.format(whose="AND principal_id = :me")
 # What began far ahead was kept before somebody set the clock back.
 _FORGET_PASSED = """
 DELETE FROM answers WHERE principal_id = ? AND (ended_at <= ? OR began_at > ?)
@@ -31,20 +35,21 @@ SELECT coalesce(sum(tokens), 0), coalesce(sum(CASE WHEN ended_at IS NULL THEN to
 FROM answers WHERE principal_id = ?
 """
 _RESERVE = """
-INSERT INTO answers (principal_id, tokens, began_at, leased_until) VALUES (?, ?, ?, ?)
+INSERT INTO answers (key, principal_id, tokens, began_at, leased_until, model, prompt_tokens)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 _USED = """
 SELECT coalesce(sum(CASE WHEN day >= ? THEN prompt_tokens + completion_tokens END), 0),
        coalesce(sum(prompt_tokens + completion_tokens), 0)
 FROM usage WHERE principal_id = ? AND day >= ?
 """
-_END = "UPDATE answers SET ended_at = ?, tokens = ? WHERE key = ?"
+_END = "UPDATE answers SET ended_at = ?, tokens = ? WHERE key = ? AND ended_at IS NULL"
 _ENDED = """
 SELECT tokens, ended_at FROM answers WHERE principal_id = ? AND ended_at IS NOT NULL
 ORDER BY ended_at
 """
-_RENEW = "UPDATE answers SET leased_until = ? WHERE key = ?"
-_UNDO = "DELETE FROM answers WHERE key = ?"
+_RENEW = "UPDATE answers SET leased_until = ? WHERE key = ? AND ended_at IS NULL"
+_UNDO = "DELETE FROM answers WHERE key = ? AND ended_at IS NULL"
 _COUNT = """
 INSERT INTO usage
     (principal_id, day, model, answers, prompt_tokens, cached_tokens, completion_tokens)
@@ -57,20 +62,16 @@ ON CONFLICT (principal_id, day, model) DO UPDATE SET
 """
 
 
-class SqlSpending:
-    """A `SpendingStore`. One transaction reads the clock, decides and keeps, whichever worker
-    asks; `clock` gives seconds since 1970."""
-
-    def __init__(
-        self, database: DirectTransactions, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._database = database
-        self._clock = clock
+class SqlSpending(Counters):
+    """A `SpendingStore`. An answer whose worker is gone is found when its lease has passed, by
+    whoever asks next for the same principal or for what was spent, and counted then, once, as what
+    was set aside for it: nobody knows better, and no limit may be exceeded."""
 
     async def reserve(
-        self, principal_id: str, limits: Limits, least: int, most: int
+        self, principal_id: str, limits: Limits, need: Need
     ) -> tuple[int | None, int, dict[str, int], float]:
-        """Set aside as many tokens as the limits leave, `most` at most and `least` at least.
+        """Set aside as many tokens as the limits leave, `need.most` at most and `need.least` at
+        least.
 
         The key of what was set aside, or None where there is too little; how many tokens; what
         is left of each limit before that; and in how many seconds more is possible.
@@ -80,11 +81,16 @@ class SqlSpending:
             now = self._clock()
             self._forget(connection, principal_id, now)
             left = _left(connection, principal_id, limits, now)
-            tokens = min([most, *(n for name, n in left.items() if name != "streams")])
-            if tokens < least or left.get("streams", 1) < 1:
-                return None, tokens, left, _seconds(connection, principal_id, left, least, now)
-            row = (principal_id, tokens, now, now + LEASE_SECONDS)
-            return connection.execute(_RESERVE, row).lastrowid, tokens, left, 0.0
+            tokens = min([need.most, *(n for name, n in left.items() if name != "streams")])
+            if tokens < need.least or left.get("streams", 1) < 1:
+                seconds = _seconds(connection, principal_id, left, need.least, now)
+                return None, tokens, left, seconds
+            # Never used again, also not for another's answer while a late worker still knows it.
+            key = secrets.randbits(62)
+            lease = (now, now + LEASE_SECONDS)
+            row = (key, principal_id, tokens, *lease, need.model, need.prompt_tokens)
+            connection.execute(_RESERVE, row)
+            return key, tokens, left, 0.0
 
         return await self._database.write_directly(work)
 
@@ -92,7 +98,7 @@ class SqlSpending:
         self, principal_id: str, key: int | None, model: str, taken: Usage, *, began: bool = True
     ) -> None:
         """Count what an answer took instead of what was set aside for it under `key`. One that
-        never `began` took nothing."""
+        never `began` took nothing; one that was given up for lost has been counted."""
 
         def work(connection: sqlite3.Connection) -> None:
             now = self._clock()
@@ -100,7 +106,9 @@ class SqlSpending:
                 connection.execute(_UNDO, (key,))
                 return
             if key is not None:
-                connection.execute(_END, (now, taken.total_tokens, key))
+                ended = connection.execute(_END, (now, taken.total_tokens, key))
+                if ended.rowcount == 0:
+                    return
             counted = (taken.prompt_tokens, taken.cached_tokens, taken.completion_tokens)
             connection.execute(_COUNT, (principal_id, _day(now), model, *counted))
 
@@ -116,6 +124,12 @@ class SqlSpending:
 
     async def spent(self, principal_id: str | None, since_day: str) -> list[Spent]:
         """By day and model, the newest first; everybody's where `principal_id` is None."""
+
+        def count_abandoned(connection: sqlite3.Connection) -> None:
+            now = self._clock()
+            _count_abandoned(connection, _END_ALL_ABANDONED, {"now": now, "horizon": now})
+
+        await self._database.write_directly(count_abandoned)
         query = select(usage).where(usage.c.day >= since_day)
         if principal_id is not None:
             query = query.where(usage.c.principal_id == principal_id)
@@ -125,9 +139,22 @@ class SqlSpending:
 
     def _forget(self, connection: sqlite3.Connection, principal_id: str, now: float) -> None:
         """Drop what counts no more. A running answer whose worker is gone ended with its lease."""
-        connection.execute(_END_ABANDONED, (principal_id, now))
+        mine = {"now": now, "horizon": now, "me": principal_id}
+        _count_abandoned(connection, _END_MY_ABANDONED, mine)
         passed = (principal_id, now - WINDOW_SECONDS, now + WINDOW_SECONDS)
         connection.execute(_FORGET_PASSED, passed)
+
+
+def count_all_abandoned(connection: sqlite3.Connection, now: float) -> None:
+    """For the start of the service: there is no worker yet, so nothing runs, whatever its lease."""
+    _count_abandoned(connection, _END_ALL_ABANDONED, {"now": now, "horizon": math.inf})
+
+
+def _count_abandoned(
+    connection: sqlite3.Connection, ending: str, of: Mapping[str, object]
+) -> None:
+    for principal_id, ended_at, *counted in connection.execute(ending, of).fetchall():
+        connection.execute(_COUNT, (principal_id, _day(ended_at), *counted))
 
 
 def _left(

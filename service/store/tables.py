@@ -96,6 +96,8 @@ answers = Table(
     Column("began_at", Float, nullable=False),
     Column("ended_at", Float),
     Column("leased_until", Float, nullable=False),
+    Column("model", Text, nullable=False, server_default=text("''")),
+    Column("prompt_tokens", Integer, nullable=False, server_default=text("0")),
     Index("answers_by_principal", "principal_id"),
 )
 

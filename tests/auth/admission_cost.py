@@ -2,8 +2,9 @@
 
 Each worker is a process of its own on one sqlite file, and admits as a service does: a request is
 counted (`count`), tokens are set aside for its answer (`reserve`), and settled (`settle`). Requests
-come at random moments, `PER_SECOND` of them a second to each worker. Printed in milliseconds, from
-asking to having the answer, threads and event loop included.
+come at random moments, `PER_SECOND` of them a second to each worker, whether or not those before
+them have been answered; where it is 0, each comes as soon as the one before it is settled. Printed
+in milliseconds, from asking to having the answer, threads and event loop included.
 """
 
 from __future__ import annotations
@@ -51,14 +52,24 @@ async def admit(state_dir: Path, per_second: float, seconds: float) -> dict[str,
         took[step].append(1000 * (time.perf_counter() - began))
         return result
 
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+    async def ask() -> None:
         me = random.choice(principals)
         await timed("count", limits.spend(me.id, 10**6))
-        reserved = await timed("reserve", spending.reserve(me, 40, 60, room=4000))
+        reserved = await timed("reserve", spending.reserve(me, "m", 40, 60, room=4000))
         usage = Usage(prompt_tokens=40, completion_tokens=20)
         await timed("settle", spending.settle(me, reserved, "m", usage))
-        await asyncio.sleep(random.expovariate(per_second))
+
+    due = time.monotonic()
+    ends = due + seconds
+    async with asyncio.TaskGroup() as asked:
+        while due < ends:
+            await asyncio.sleep(due - time.monotonic())
+            if per_second:
+                asked.create_task(ask())
+                due += random.expovariate(per_second)
+            else:
+                await ask()
+                due = time.monotonic()
     await spending.aclose()
     await database.aclose()
     return {step: each[NUM_WARM:] for step, each in took.items()}

@@ -21,6 +21,8 @@ from service.store.database import Database, open_database
 from service.store.spending import LEASE_SECONDS, SqlSpending
 from tests.fakes.clock import FakeClock
 
+Step = tuple[float, int, int, float, str]
+
 
 def who(**limits: object) -> Principal:
     return Principal("me", limits=Limits(**limits))  # type: ignore[arg-type]
@@ -47,13 +49,13 @@ def took(prompt: int, answer: int) -> Usage:
             st.integers(1, 20),
             st.integers(1, 20),
             st.floats(0, 1),
-            st.booleans(),
+            st.sampled_from(["", "ends", "is lost"]),
         ),
         max_size=25,
     ),
 )
 def test_no_limit_is_ever_exceeded_and_nothing_is_refused_below_it(
-    limits: dict[str, int], steps: list[tuple[float, int, int, float, bool]]
+    limits: dict[str, int], steps: list[Step]
 ) -> None:
     asyncio.run(check_interleaving(limits, steps))
 
@@ -64,18 +66,26 @@ class Ledger:
 
     limits: dict[str, int]
     running: list[tuple[int, Reservation, int, int]] = field(default_factory=list)
+    lost: list[tuple[float, int]] = field(default_factory=list)
     served: list[tuple[float, int]] = field(default_factory=list)
+
+    def lose(self, now: float, tokens: int) -> None:
+        """An answer's worker dies just after it said that it still runs."""
+        self.lost.append((now + LEASE_SECONDS, tokens))
 
     def taken(self, now: float) -> dict[str, int]:
         """What counts now, an answer's tokens counting at its end, by the limit's name."""
+        self.served += [each for each in self.lost if each[0] < now]
+        self.lost = [each for each in self.lost if each[0] >= now]
         day, month = (datetime.fromtimestamp(now, UTC).strftime(f) for f in ("%Y-%m-%d", "%Y-%m"))
         set_aside = sum(prompt + most for _, _, prompt, most in self.running)
+        set_aside += sum(tokens for _, tokens in self.lost)
         ended = [(datetime.fromtimestamp(at, UTC).isoformat(), n) for at, n in self.served]
         return {
             "tokens_per_minute": set_aside + sum(n for at, n in self.served if at > now - 60),
             "tokens_per_day": set_aside + sum(n for at, n in ended if at.startswith(day)),
             "tokens_per_month": set_aside + sum(n for at, n in ended if at.startswith(month)),
-            "streams": len(self.running),
+            "streams": len(self.running) + len(self.lost),
         }
 
     def fits(self, now: float, tokens: int) -> bool:
@@ -84,27 +94,29 @@ class Ledger:
         return all(taken[name] + added[name] <= most for name, most in self.limits.items())
 
 
-async def check_interleaving(
-    limits: dict[str, int], steps: list[tuple[float, int, int, float, bool]]
-) -> None:
-    """Answers of two workers, some of which run on while others come and go, and restarts: let in
-    exactly where all limits leave room, so whoever is alone can have all of each."""
+async def check_interleaving(limits: dict[str, int], steps: list[Step]) -> None:
+    """Answers of two workers, some of which run on while others come and go or are lost with their
+    worker: let in exactly where all limits leave room, so whoever is alone can have all of each,
+    and all that ended is counted once."""
     clock, ledger, me = FakeClock(1_800_000_000.0), Ledger(limits), who(**limits)
     with tempfile.TemporaryDirectory() as folder:
         workers = [await open_database(Settings(state_dir=Path(folder))) for _ in range(2)]
         spending = [Spending(SqlSpending(worker, clock)) for worker in workers]
-        for number, (pause, prompt, answer, share, ends) in enumerate(steps):
+        for number, (pause, prompt, answer, share, becomes) in enumerate(steps):
             clock.now += pause
             renewing = SqlSpending(workers[0], clock)
             await renewing.renew([r.key or 0 for _, r, _, _ in ledger.running])
-            if ends and ledger.running:
+            if becomes == "is lost" and ledger.running:
+                _, _, asked, most = ledger.running.pop(0)
+                ledger.lose(clock.now, asked + most)
+            if becomes == "ends" and ledger.running:
                 worker, reservation, asked, most = ledger.running.pop(0)
                 usage = took(asked, int(most * share))
                 await spending[worker].settle(me, reservation, "m", usage)
                 ledger.served.append((clock.now, usage.total_tokens))
             worker, fits = number % 2, ledger.fits(clock.now, prompt + answer)
             try:
-                reserved = await spending[worker].reserve(me, prompt, answer, room=1000)
+                reserved = await spending[worker].reserve(me, "m", prompt, answer, room=1000)
             except (RateLimited, InvalidRequest):
                 assert not fits
             else:
@@ -112,6 +124,10 @@ async def check_interleaving(
                 ledger.running.append((worker, reserved, prompt, answer))
             taken = ledger.taken(clock.now)
             assert all(taken[name] <= most for name, most in limits.items())
+        spent = await spending[0].spent("me", "2000-01-01")
+        counted = sum(each.prompt_tokens + each.completion_tokens for each in spent)
+        assert counted == sum(tokens for _, tokens in ledger.served)
+        assert sum(each.answers for each in spent) == len(ledger.served)
         for each in spending:
             await each.aclose()
         for each_worker in workers:
@@ -121,13 +137,13 @@ async def check_interleaving(
 async def test_whoever_is_alone_can_have_all_of_it(database: Database, clock: FakeClock) -> None:
     spending = Spending(SqlSpending(database, clock))
     me = who(tokens_per_minute=100)
-    first = await spending.reserve(me, 30, None, room=4000)
+    first = await spending.reserve(me, "m", 30, None, room=4000)
     assert first.max_tokens == 70
     await spending.settle(me, first, "m", took(30, 20))
-    second = await spending.reserve(me, 10, 40, room=4000)
+    second = await spending.reserve(me, "m", 10, 40, room=4000)
     assert second.max_tokens == 40
     with pytest.raises(RateLimited, match="100 tokens a minute") as refused:
-        await spending.reserve(me, 1, 1, room=4000)
+        await spending.reserve(me, "m", 1, 1, room=4000)
     assert refused.value.retry_after_seconds == 60
     await spending.aclose()
 
@@ -138,15 +154,15 @@ async def test_the_time_to_come_back_is_when_enough_is_free(
     spending = Spending(SqlSpending(database, clock))
     me = who(tokens_per_minute=100)
     for _ in range(2):
-        reserved = await spending.reserve(me, 40, 10, room=100)
+        reserved = await spending.reserve(me, "m", 40, 10, room=100)
         await spending.settle(me, reserved, "m", took(40, 10))
         clock.now += 10
     with pytest.raises(RateLimited) as refused:
-        await spending.reserve(me, 30, 10, room=100)
+        await spending.reserve(me, "m", 30, 10, room=100)
     seconds = refused.value.retry_after_seconds
     assert seconds == 40
     clock.now += seconds
-    await spending.reserve(me, 30, 10, room=100)
+    await spending.reserve(me, "m", 30, 10, room=100)
     await spending.aclose()
 
 
@@ -155,11 +171,11 @@ async def test_answers_at_once_are_limited_in_all_workers_together(
 ) -> None:
     workers = [Spending(SqlSpending(database, clock)) for _ in range(2)]
     me = who(streams=2)
-    held = [await worker.reserve(me, 10, 10, room=100) for worker in workers]
+    held = [await worker.reserve(me, "m", 10, 10, room=100) for worker in workers]
     with pytest.raises(RateLimited, match="2 answers at once; are under way"):
-        await workers[0].reserve(me, 10, 10, room=100)
+        await workers[0].reserve(me, "m", 10, 10, room=100)
     await workers[1].settle(me, held[1], "m", took(10, 1))
-    await workers[0].reserve(me, 10, 10, room=100)
+    await workers[0].reserve(me, "m", 10, 10, room=100)
     for worker in workers:
         await worker.aclose()
 
@@ -169,14 +185,52 @@ async def test_what_a_dead_worker_held_is_free_after_its_lease(
 ) -> None:
     dead, alive = (Spending(SqlSpending(database, clock)) for _ in range(2))
     me = who(streams=1)
-    await dead.reserve(me, 10, 10, room=100)
+    await dead.reserve(me, "m", 10, 10, room=100)
     await dead.aclose()
     clock.now += LEASE_SECONDS - 1
     with pytest.raises(RateLimited):
-        await alive.reserve(me, 10, 10, room=100)
+        await alive.reserve(me, "m", 10, 10, room=100)
     clock.now += 2
-    await alive.reserve(me, 10, 10, room=100)
+    await alive.reserve(me, "m", 10, 10, room=100)
     await alive.aclose()
+
+
+async def test_what_a_dead_worker_s_answer_had_set_aside_is_counted_once(
+    database: Database, clock: FakeClock
+) -> None:
+    dead, alive = (Spending(SqlSpending(database, clock)) for _ in range(2))
+    me = who(tokens_per_day=100)
+    await dead.reserve(me, "m", 10, 50, room=100)
+    await dead.aclose()
+    assert await alive.spent("me", "2000-01-01") == []
+    clock.now += LEASE_SECONDS + 1
+    with pytest.raises(RateLimited, match="40 of them are left"):
+        await alive.reserve(me, "m", 10, 40, room=100)
+    for _ in range(2):
+        (counted,) = await alive.spent("me", "2000-01-01")
+        assert (counted.model, counted.answers) == ("m", 1)
+        assert (counted.prompt_tokens, counted.completion_tokens) == (10, 50)
+    await alive.aclose()
+
+
+@pytest.mark.parametrize("began", [True, False])
+async def test_a_worker_that_was_given_up_for_dead_changes_nothing_that_was_counted(
+    database: Database, clock: FakeClock, began: bool
+) -> None:
+    slow, other = (Spending(SqlSpending(database, clock)) for _ in range(2))
+    me = who(tokens_per_day=100, streams=1)
+    late = await slow.reserve(me, "m", 10, 20, room=100)
+    clock.now += LEASE_SECONDS + 1
+    await other.reserve(me, "m", 10, 10, room=100)
+    clock.now += LEASE_SECONDS + 1  # its row is forgotten, and must not be another's by now
+    last = await other.reserve(me, "m", 10, 10, room=100)
+    assert last.key != late.key
+    await SqlSpending(database, clock).renew([late.key or 0])
+    await slow.settle(me, late, "m", took(10, 5) if began else Usage(), began=began)
+    (counted,) = await other.spent("me", "2000-01-01")
+    assert (counted.answers, counted.completion_tokens) == (2, 30)
+    await slow.aclose()
+    await other.aclose()
 
 
 async def test_days_and_months_are_kept_by_the_rows_that_report(
@@ -185,16 +239,16 @@ async def test_days_and_months_are_kept_by_the_rows_that_report(
     clock.now = 1_800_000_000.0  # 2027-01-15 08:00 UTC
     spending = Spending(SqlSpending(database, clock))
     me = who(tokens_per_day=100, tokens_per_month=150)
-    reserved = await spending.reserve(me, 50, 40, room=100)
+    reserved = await spending.reserve(me, "m", 50, 40, room=100)
     await spending.settle(me, reserved, "m", took(50, 40))
     with pytest.raises(RateLimited, match="100 tokens a day") as today:
-        await spending.reserve(me, 10, 10, room=100)
+        await spending.reserve(me, "m", 10, 10, room=100)
     assert today.value.retry_after_seconds == 16 * 3600
     clock.now += 16 * 3600
-    reserved = await spending.reserve(me, 30, 20, room=100)
+    reserved = await spending.reserve(me, "m", 30, 20, room=100)
     await spending.settle(me, reserved, "m", took(30, 20))
     with pytest.raises(RateLimited, match="150 tokens a month") as this_month:
-        await spending.reserve(me, 10, 10, room=100)
+        await spending.reserve(me, "m", 10, 10, room=100)
     assert this_month.value.retry_after_seconds == 16 * 86400  # February
     found = await spending.spent("me", since(30, clock.now))
     assert [(s.day, s.answers, s.prompt_tokens, s.completion_tokens) for s in found] == [
@@ -207,9 +261,9 @@ async def test_days_and_months_are_kept_by_the_rows_that_report(
 async def test_what_can_never_be_is_refused_as_such(database: Database) -> None:
     spending = Spending(SqlSpending(database))
     with pytest.raises(InvalidRequest, match="may take 120 tokens; you have 100"):
-        await spending.reserve(who(tokens_per_minute=100), 20, 100, room=1000)
+        await spending.reserve(who(tokens_per_minute=100), "m", 20, 100, room=1000)
     with pytest.raises(InvalidRequest, match="has 20 tokens; this access token may send 10"):
-        await spending.reserve(who(prompt_tokens=10), 20, 1, room=1000)
+        await spending.reserve(who(prompt_tokens=10), "m", 20, 1, room=1000)
     with pytest.raises(Forbidden, match="may use a, b, and c answers now"):
         spending.bound(who(models=("a", "b")), "c", 1)
     assert spending.bound(who(answer_tokens=10), "c", None) == 10
@@ -220,7 +274,7 @@ async def test_what_never_began_takes_nothing(database: Database) -> None:
     spending = Spending(SqlSpending(database))
     me = who(tokens_per_minute=20, streams=1)
     for _ in range(3):
-        reserved = await spending.reserve(me, 10, 10, room=100)
+        reserved = await spending.reserve(me, "m", 10, 10, room=100)
         await spending.settle(me, reserved, "m", Usage(), began=False)
     assert await spending.spent("me", "2000-01-01") == []
     await spending.aclose()
@@ -230,6 +284,6 @@ async def test_the_middleware_hears_what_is_left(database: Database) -> None:
     report: dict[str, tuple[int, int]] = {}
     REPORT.set(report)
     spending = Spending(SqlSpending(database))
-    await spending.reserve(who(tokens_per_minute=100, streams=3), 10, 20, room=100)
+    await spending.reserve(who(tokens_per_minute=100, streams=3), "m", 10, 20, room=100)
     assert report == {"tokens_per_minute": (100, 70), "streams": (3, 2)}
     await spending.aclose()
