@@ -137,7 +137,8 @@ abandon_next() {
     [ "$was" = "releases/$version" ] || run rm -rf "$release"
 }
 
-# What the access log says of streams that ended since: all, and those whose answer was not whole.
+# What the access log says of streams (requests for answers, streamed or not) that ended since: all, and
+# those whose answer was not whole.
 # That a client hung up is counted as lost as well: from here the two cannot be told apart.
 count_streams() {
     sleep 1 # nginx writes a line when the last byte is out
@@ -146,5 +147,5 @@ count_streams() {
         awk -F '"' -v since="$since" '$4 >= since' | awk '
             { all++ }
             /"done":""/ || /"status":50[0234]/ { lost++ }
-            END { printf "parley: %d of %d requests for answers lost during the switch\n", lost, all }' >&2
+            END { printf "parley: %d of %d streams lost during the switch\n", lost, all }' >&2
 }

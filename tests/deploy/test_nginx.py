@@ -162,6 +162,25 @@ def test_turning_the_link_moves_new_requests_and_leaves_open_streams(
         assert "".join(pieces) == "data: second\n\n"
 
 
+def test_a_reload_leaves_open_streams_to_their_end(
+    proxy: Proxy, service: type[Echo], client: Clients
+) -> None:
+    def workers() -> set[str]:
+        parent = (proxy.root / "nginx.pid").read_text().strip()
+        return set(Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+
+    (before,) = workers()
+    with client(proxy).stream("GET", "/v1/stream") as reply:
+        pieces = reply.iter_text()
+        assert next(pieces) == "data: first\n\n"
+        subprocess.run(command(proxy, "-s", "reload"), check=True)
+        while not workers() - {before}:
+            assert client(proxy).get("/").status_code == 200
+        assert before in workers()  # it has the stream
+        service.go_on.set()
+        assert "".join(pieces) == "data: second\n\n"
+
+
 def test_the_log_holds_neither_queries_nor_access_tokens(
     proxy: Proxy, service: type[Echo], client: Clients
 ) -> None:
