@@ -29,8 +29,10 @@ install_packages() {
     say "installing$missing"
     [ -n "$dry" ] || use_bundled_packages
     run apt-get -qq update || say "apt-get update did not succeed; going on with older lists"
+    # What an operator has written already stays, and nobody is there to be asked about it.
     # shellcheck disable=SC2086 # the list is meant to be split
-    run env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends $missing >"$scratch/apt.log" 2>&1 || {
+    run env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Options::=--force-confdef \
+        -o Dpkg::Options::=--force-confold install --no-install-recommends $missing >"$scratch/apt.log" 2>&1 || {
         tail -n 15 "$scratch/apt.log" >&2
         stop 9 "apt cannot install$missing, for the reason above; what serves was not touched."
     }
