@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import bars
 from benchmarks.batched_bench import run_batched_bench
 from benchmarks.llama_cpp import LlamaCpp, provide_llama_cpp
 from benchmarks.load import Load, Measured
@@ -28,7 +29,7 @@ from benchmarks.report import (
     to_bars,
     to_table,
 )
-from benchmarks.servers import llama_server, parley, put_under
+from benchmarks.servers import how_it_computes, llama_server, parley, put_under
 from benchmarks.shape import Shape
 from deploy.setup.commands import Failure, say
 
@@ -53,6 +54,7 @@ def main() -> int:
         model = provide_model(tools)
         with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
             with _contenders(tools, model, shape, Path(folder)) as ports:
+                run.about["Parley computes with"] = how_it_computes(Path(folder))
                 _measure(run, tools, model, ports, arguments.rounds)
             save(run)  # so that nothing that a peer does can lose it
             if arguments.peers:
@@ -62,7 +64,8 @@ def main() -> int:
         return 2
     print(to_table(run), to_bars(run.findings()), sep="\n\n")
     say(f"results: {save(run)}; figure: {draw(run)}")
-    return _verdict(run)
+    verdict = _verdict(run)
+    return max(verdict, bars.main([])) if arguments.bars else verdict
 
 
 @contextmanager
@@ -132,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="medians are taken over these")
     parser.add_argument("--peers", action="store_true", help="the Python servers as well")
+    parser.add_argument("--bars", action="store_true", help="the scenarios of bars.py afterwards")
     parser.add_argument("--tokens", type=int, default=64, help="tokens that each stream writes")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt, about")
     return parser

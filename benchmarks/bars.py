@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import scenarios
 from benchmarks.batched_bench import run_batched_bench
-from benchmarks.llama_cpp import LlamaCpp, provide_llama_cpp
+from benchmarks.llama_cpp import ROOT, LlamaCpp, provide_llama_cpp
 from benchmarks.load import Load
 from benchmarks.random_model import provide_model
 from benchmarks.report import Finding, facts, quantile, save_bars
@@ -158,6 +160,37 @@ def repeating(bench: Bench) -> list[Finding]:
     ]
 
 
+def overhead(bench: Bench) -> list[Finding]:
+    """In a process of its own, for its own processor time is what is measured."""
+    command = [sys.executable, "-m", "benchmarks.overhead", str(bench.model)]
+    samples: dict[str, list[float]] = {}
+    for _ in range(3):
+        for name, microseconds in json.loads(_said_by(command)).items():
+            samples.setdefault(name, []).append(microseconds)
+    what = "Python per token beside llama_decode, 8 streams, µs, "
+    return [
+        Finding(what + name, statistics.median(found), 60, at_least=False, samples={name: found})
+        for name, found in samples.items()
+    ]
+
+
+def memory(bench: Bench) -> list[Finding]:
+    """What OpenBLAS works in counts as the process's own."""
+    shape = Shape()
+    folder = bench.own_folder("memory")
+    with parley(bench.model, shape, folder) as port:
+        put_under(Load(port, 8, 60, 32, 9000, scenarios.STEADY))
+        resident = asyncio.run(scenarios.resident_bytes(port))
+    own = {"PARLEY_ENGINE__SLOTS": str(shape.slots), "PARLEY_ENGINE__BLAS": "off"}
+    own["PARLEY_ENGINE__CONTEXT_LENGTH"] = str(shape.slot_context)
+    command = [sys.executable, "-m", "service.engine.weigh", "--model-path", str(bench.model)]
+    need = json.loads(_said_by(command, **own))
+    planned = sum(need[name] for name in ("weights", "conversations", "working"))
+    samples = {"resident": [resident], "planned": [planned]}
+    what = "engine's memory beside weights, KV cache and compute buffers, MB"
+    return [Finding(what, (resident - planned) / 1e6, 120, at_least=False, samples=samples)]
+
+
 SCENARIOS: dict[str, Callable[[Bench], list[Finding]]] = {
     one.__name__: one
     for one in (
@@ -170,8 +203,21 @@ SCENARIOS: dict[str, Callable[[Bench], list[Finding]]] = {
         cancel,
         sixteen,
         repeating,
+        overhead,
+        memory,
     )
 }
+
+
+def _said_by(command: list[str], **own: str) -> str:
+    """The last line that a program writes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
+    done = subprocess.run(
+        command, env=kept | own, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if done.returncode != 0:
+        raise Failure(f"{done.stderr[-2000:]}\n`{' '.join(command[1:4])} …` failed.")
+    return done.stdout.splitlines()[-1]
 
 
 def _access_token(folder: Path, name: str) -> str:

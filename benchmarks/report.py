@@ -155,13 +155,23 @@ def save(run: Run) -> Path:
 
 
 def save_bars(about: dict[str, str], findings: Sequence[Finding]) -> Path:
-    """Write the results file of the scenarios, and their table into the README."""
+    """Write the results file of the scenarios, and their table into the README.
+
+    What others of the same commit were found to be on that day stays beside them.
+    """
     path = FOLDER / "results" / f"{about['date'][:10]}-{about['commit']}-bars.json"
     path.parent.mkdir(exist_ok=True)
-    found = {f.what: {"value": f.value, "limit": f.limit, "samples": f.samples} for f in findings}
-    path.write_text(json.dumps(_rounded({"about": about, "bars": found}), indent=1) + "\n")
-    _tell(_BARS, about, to_bars(findings))
+    bars = {finding.what: finding for finding in (*_earlier(path), *findings)}
+    found = _rounded({"about": about, "bars": [asdict(finding) for finding in bars.values()]})
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    _tell(_BARS, about, to_bars([*bars.values()]))
     return path
+
+
+def _earlier(path: Path) -> list[Finding]:
+    if not path.exists():
+        return []
+    return [Finding(**finding) for finding in json.loads(path.read_text())["bars"]]
 
 
 def to_bars(findings: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import statistics
 import string
 import time
@@ -171,3 +172,16 @@ async def rate_of_something_new(port: int, number: int) -> float:
     asked = user(words(f"new {number}", 32))
     talk = await ask(port, asked, temperature=1, seed=number, max_tokens=160, logit_bias=bias)
     return talk.tokens_per_second
+
+
+async def resident_bytes(port: int) -> float:
+    """What the engine's process holds of the memory, by its own word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.sleep(2)  # it is told once a second
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    said = (await reader.read()).decode()
+    writer.close()
+    found = re.findall(
+        r"^parley_process_resident_memory_bytes\{[^}]*engine[^}]*\} (\S+)", said, re.M
+    )
+    return float(found[0])

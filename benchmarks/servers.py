@@ -57,6 +57,14 @@ def llama_server(
         yield port
 
 
+def how_it_computes(folder: Path) -> str:
+    """What Parley's calibration decided when it was started with this folder."""
+    lines = (folder / "parley.log").read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    chosen = [str(event["chosen"]) for event in events if event.get("event") == "calibrated"]
+    return chosen[-1] if chosen else "not calibrated"
+
+
 def put_under(load: Load) -> Measured:
     """Run the load in its own process, so that it cannot hold up what measures."""
     done = subprocess.run(

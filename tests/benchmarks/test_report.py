@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ from benchmarks import report
 from benchmarks.batched_bench import Decoded
 from benchmarks.load import Measured
 from benchmarks.plot import draw
-from benchmarks.report import BLAS_SERVER, OURS, PLAIN, PLAIN_SERVER, Run, to_bars, to_table
+from benchmarks.report import (
+    BLAS_SERVER,
+    OURS,
+    PLAIN,
+    PLAIN_SERVER,
+    Finding,
+    Run,
+    to_bars,
+    to_table,
+)
 from benchmarks.shape import Shape
 
 ABOUT = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "processor": "one"}
@@ -94,3 +104,22 @@ def test_what_the_readme_says_is_replaced_between_its_marks(
     assert said.startswith("before\n<!-- latest bars -->\n- date: 2026-01-02")
     assert said.endswith("<!-- end of latest bars -->\nafter\n")
     assert "old" not in said
+
+
+def test_scenarios_that_are_measured_one_by_one_share_the_table_of_their_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    marks = "<!-- latest bars -->\n<!-- end of latest bars -->"
+    (tmp_path / "README.md").write_text(marks)
+    first, again, other = (
+        Finding("first", value, 2.0, at_least=True, samples={"a": [value]})
+        for value in (1.0, 3.0, 4.0)
+    )
+    report.save_bars(ABOUT, [first])
+    report.save_bars(ABOUT, [replace(other, what="other")])
+    report.save_bars(ABOUT, [again])
+    rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if "| ≥ 2" in line]
+    assert rows == ["| first | 3 | ≥ 2 | met |", "| other | 4 | ≥ 2 | met |"]
+    report.save_bars({**ABOUT, "commit": "def"}, [first])
+    assert "other" not in (tmp_path / "README.md").read_text()
