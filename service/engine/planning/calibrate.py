@@ -32,14 +32,18 @@ _log = get_logger(__name__)
 # BLAS must pay from this share of the longest call on, or it is not worth having.
 _MAX_SHARE = 0.75
 
-# Each question may take that long, and a little more for the round that it has begun.
-_SECONDS = 1.5
+# Each question may take that long, and a little more for the round that it has begun; the one about
+# OpenBLAS longer, for its trials are long, and the answer matters most.
+_SECONDS, _BLAS_SECONDS = 1.5, 4.0
 
 # No question is given more than a single round after that long.
-_SECONDS_FOR_ALL = 10.0
+_SECONDS_FOR_ALL = 12.0
 
 # What is usual stays, unless it loses by more than this: less is within the noise.
 _MARGIN = 0.05
+
+# OpenBLAS costs memory, and what it gains must not come and go with the machine's moods.
+_BLAS_MARGIN = 0.1
 
 # Above this share of the time spent waiting for a core, others are using the machine.
 _MAX_WAITED = 0.05
@@ -261,7 +265,7 @@ class _Course:
 
         ways = off, on, short = (self._plain, count), (with_blas, count), (with_blas, BLAS_ROWS)
         read(on)
-        times = _scaled(self._race(read, ways), self._num_layers)
+        times = _scaled(self._race(read, ways, _BLAS_SECONDS), self._num_layers)
         pays_from = break_even(count, times[off], times[on], times[short])
         if pays_from is not None:
             self.tuning = replace(whole, blas_from=pays_from)
@@ -297,11 +301,14 @@ class _Course:
         return Probe(self._model, self._settings, tuning, self._cells, closing)
 
     def _race(
-        self, trial: Callable[[Option], float], options: Iterable[Option]
+        self,
+        trial: Callable[[Option], float],
+        options: Iterable[Option],
+        seconds: float = _SECONDS,
     ) -> dict[Option, float]:
         left = self._deadline - time.perf_counter()
         trials = {option: partial(trial, option) for option in options}
-        return race(trials, min(_SECONDS, left))
+        return race(trials, min(seconds, left))
 
     def _time(self, probe: Probe, rows: int, threads: int, layers: int) -> float:
         return probe.run(rows, threads, layers, self._clock)
@@ -336,7 +343,7 @@ def break_even(count: int, slow: float, quick: float, short: float) -> int | Non
     per_token = max(0.0, (quick - short) / (count - BLAS_ROWS))
     per_call = short - BLAS_ROWS * per_token
     saved_per_token = slow / count - per_token
-    if saved_per_token <= 0 or quick >= slow * (1 - _MARGIN):
+    if saved_per_token <= 0 or quick >= slow * (1 - _BLAS_MARGIN):
         return None
     tokens = max(BLAS_ROWS, math.ceil(per_call / saved_per_token))
     return tokens if tokens <= _MAX_SHARE * count else None

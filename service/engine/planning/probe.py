@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
+from statistics import median
 from typing import Any, TypeVar
 
 import llama_cpp.llama_cpp as llama
@@ -30,7 +31,7 @@ Option = TypeVar("Option", bound=Hashable)
 _TRIAL_SECONDS = 3.0
 
 # More rounds than this tell nothing new.
-_MAX_ROUNDS = 7
+_MAX_ROUNDS = 15
 
 # llama.cpp's name for what comes out of a layer.
 _LAYER = re.compile(rb"^l_out-(\d+)$")
@@ -123,18 +124,31 @@ class Probe:
 
 
 def race(trials: Mapping[Option, Callable[[], float]], seconds: float) -> dict[Option, float]:
-    """The best time of each trial, all tried in turn until `seconds` are over, at least once.
+    """What each trial takes, all tried in turn until `seconds` are over, at least once.
 
-    Whatever else the machine does hits them alike; the best time is the one that it hit least.
+    A machine that is slow for a while is so for a whole round, more or less: times are compared
+    within each round, and of the rounds the median counts.
     """
     began = time.perf_counter()
-    best = dict.fromkeys(trials, math.inf)
-    for _ in range(_MAX_ROUNDS):
-        for option, trial in trials.items():
-            best[option] = min(best[option], trial())
+    rounds: list[dict[Option, float]] = []
+    while len(rounds) < _MAX_ROUNDS:
+        rounds.append({option: trial() for option, trial in trials.items()})
         if time.perf_counter() - began > seconds:
             break
-    return best
+    return _typical(rounds)
+
+
+def _typical(rounds: list[dict[Option, float]]) -> dict[Option, float]:
+    """The median of each option's share of its rounds, in seconds; infinite where it was more often
+    given up than not. Those never given up say how long a round is."""
+    steady = [o for o in rounds[0] if all(times[o] < math.inf for times in rounds)]
+    levels = [sum(times[o] for o in steady) or 1.0 for times in rounds]
+    level = median(levels)
+    return {
+        option: level
+        * median(times[option] / lasted for times, lasted in zip(rounds, levels, strict=True))
+        for option in rounds[0]
+    }
 
 
 def pick(times: Mapping[Option, float], usual: Option, margin: float) -> Option:
