@@ -31,6 +31,7 @@ STATUSES: Mapping[type[errors.ServiceError], int] = {
     errors.ConversationNotFound: 404,
     errors.ResponseNotFound: 404,
     errors.RateLimited: 429,
+    errors.QuotaSpent: 429,
     errors.QueueFull: 503,
     errors.DeadlineMissed: 503,
     errors.EngineUnavailable: 503,

@@ -85,6 +85,12 @@ class RateLimited(ServiceError):
     code = "rate_limited"
 
 
+class QuotaSpent(RateLimited):
+    """What a day or a month allows is used up: waiting a moment does not help."""
+
+    code = "quota_spent"
+
+
 class QueueFull(ServiceError):
     """The engine has as many requests waiting as it may keep."""
 
