@@ -37,7 +37,8 @@ make_tokens() {
         parley_as_service token create --name deploy
         return
     fi
-    tokens=$(parley_as_service token list --json)
+    tokens=$(parley_as_service token list --json) ||
+        stop 6 "release $version cannot read the access tokens, for the reason above; what serves goes on."
     if [ "$tokens" = '[]' ]; then
         if setting PARLEY_AUTH__ALLOW_ANONYMOUS | grep -qix true; then return; fi
         say "the first access token, shown this once:"
