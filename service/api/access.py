@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -139,6 +140,8 @@ async def spend(connection: HTTPConnection, principal: Principal, headers: dict[
     headers["x-ratelimit-reset-requests"] = f"{math.ceil(allowance.next_seconds)}s"
     headers["anthropic-ratelimit-requests-limit"] = str(allowance.limit)
     headers["anthropic-ratelimit-requests-remaining"] = str(allowance.num_left)
+    renewed = datetime.now(UTC) + timedelta(seconds=math.ceil(allowance.next_seconds))
+    headers["anthropic-ratelimit-requests-reset"] = f"{renewed:%Y-%m-%dT%H:%M:%SZ}"
     allowance.demand()
 
 

@@ -22,6 +22,7 @@ from service.domain import errors
 STATUSES: Mapping[type[errors.ServiceError], int] = {
     errors.ServiceError: 500,
     errors.InvalidRequest: 400,
+    errors.ConversationLocked: 400,
     errors.Unsupported: 400,
     errors.ContextLengthExceeded: 400,
     errors.PayloadTooLarge: 413,
@@ -55,6 +56,8 @@ _CONTENTS = frozenset(
     }
 )
 _MAX_SHOWN = 60
+# The longest Retry-After that both vendors' clients wait for.
+_MAX_WAIT_SECONDS = 60
 
 
 class ClientGone(Exception):
@@ -101,11 +104,13 @@ def _carries(path: str, prefix: str) -> bool:
 def _headers(problem: Problem) -> dict[str, str]:
     """When to try again, for clients that retry 5xx replies unless told not to.
 
-    A 503 is always worth another try, also where nobody knows when.
+    A 503 is always worth another try, also where nobody knows when. Clients that are to wait for
+    longer than they are prepared to would try again at once, and in vain.
     """
     seconds = problem.retry_after_seconds
     if seconds is not None or problem.status == 503:
-        return {"Retry-After": str(to_retry_after(seconds or 0)), "x-should-retry": "true"}
+        again = "true" if (seconds or 0) <= _MAX_WAIT_SECONDS else "false"
+        return {"Retry-After": str(to_retry_after(seconds or 0)), "x-should-retry": again}
     return {"x-should-retry": "false"} if problem.status >= 500 else {}
 
 

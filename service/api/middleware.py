@@ -21,6 +21,7 @@ from service.metrics import HTTP_REQUESTS, HTTP_SECONDS, REQUESTS
 
 _log = get_logger(__name__)
 
+OPENAI_VERSION = "2020-10-01"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # Asked every few seconds by machines: worth counting, not worth a line each.
@@ -58,8 +59,8 @@ class Requests:
             return
         request_id = accepted_request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
-        reply = _Reply(send, request_id)
         started = time.perf_counter()
+        reply = _Reply(send, request_id, started)
         with bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, reply.send)
@@ -87,9 +88,10 @@ class Requests:
 class _Reply:
     """What was sent back, as far as the log needs it."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, started: float) -> None:
         self._send = send
         self._request_id = request_id
+        self._started = started
         self.status = CLIENT_GONE  # until something else is sent
         self.num_bytes = 0
         self.complete = False
@@ -99,6 +101,10 @@ class _Reply:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = headers["Request-Id"] = self._request_id
+            # Read by clients of OpenAI's: how long it took, and which of its versions this is.
+            seconds = time.perf_counter() - self._started
+            headers["OpenAI-Processing-Ms"] = str(round(1000 * seconds))
+            headers["OpenAI-Version"] = OPENAI_VERSION
         await self._send(message)
         if message["type"] == "http.response.body":
             self.num_bytes += len(message.get("body", b""))

@@ -20,6 +20,7 @@ _TYPES = {
 _CODES = {
     "internal_error": "server_error",
     "generation_failed": "server_error",
+    "quota_spent": "insufficient_quota",
     "rate_limited": "rate_limit_exceeded",
     "unauthenticated": "invalid_api_key",
 }

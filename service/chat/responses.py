@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from service.chat.background import Draft, Writer
 from service.chat.generate import EventSource
 from service.chat.items import Items
 from service.domain.access import Principal
 from service.domain.conversation import KeptResponse, ResponseState
-from service.domain.errors import ConversationNotFound, ResponseNotFound, StoreUnavailable
+from service.domain.errors import (
+    ConversationNotFound,
+    InvalidRequest,
+    ResponseNotFound,
+    StoreUnavailable,
+)
 from service.domain.events import Event, Failed, Finished
 
 MAX_CHAIN = 1000
@@ -42,6 +48,10 @@ class ResponseStore(Protocol):
 
     async def chain(self, principal_id: str, response_id: str, most: int) -> list[KeptResponse]:
         """The response and those it goes on from, the oldest first; none where it is unknown."""
+        ...
+
+    async def holding(self, principal_id: str, item_id: str) -> KeptResponse | None:
+        """The latest response that was asked or answered an item with this id."""
         ...
 
     async def growth(
@@ -79,6 +89,18 @@ class Responses:
         if not found:
             raise _unknown(response_id, param)
         return found
+
+    async def item(self, principal: Principal, item_id: str, param: str) -> dict[str, Any]:
+        """What a kept response was asked or answered, by its id. Raises `InvalidRequest`."""
+        kept = await self._store.holding(principal.id, item_id)
+        told = [] if kept is None else [*json.loads(kept.input), *json.loads(kept.reply)["output"]]
+        found: list[dict[str, Any]] = [one for one in told if one.get("id") == item_id]
+        if not found:
+            raise InvalidRequest(
+                f"{param} is {item_id[:80]!r}; no kept response has an item with that id.",
+                param=param,
+            )
+        return found[0]
 
     async def keep(self, principal: Principal, draft: Draft) -> None:
         """An answer that is there, in the store and in its conversation."""

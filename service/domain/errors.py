@@ -37,6 +37,12 @@ class InvalidRequest(ServiceError):
     code = "invalid_request"
 
 
+class ConversationLocked(InvalidRequest):
+    """An answer in the conversation is being written; when it has ended, the request is good."""
+
+    code = "conversation_locked"
+
+
 class Unsupported(ServiceError):
     """The request is well-formed, but asks for what this service or model does not do."""
 

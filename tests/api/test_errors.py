@@ -10,6 +10,7 @@ from service.domain.errors import (
     ConversationNotFound,
     EngineUnavailable,
     QueueFull,
+    QuotaSpent,
     RateLimited,
     ServiceError,
     error_codes,
@@ -69,6 +70,16 @@ def test_when_to_try_again_is_in_whole_seconds(seconds: float, header: str) -> N
     replies = ErrorReplies([("", native.to_error)])
     error = RateLimited("Too fast.", retry_after_seconds=seconds)
     assert replies.reply("/chat", to_problem(error)).headers["retry-after"] == header
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(60, "true"), (61, "false"), (86400, "false")])
+def test_nobody_tries_again_at_once_who_is_to_wait_for_long(seconds: float, again: str) -> None:
+    """The vendors' clients wait for a minute at most, and longer ones they don't wait for."""
+    replies = ErrorReplies([("", openai.to_error)])
+    error = QuotaSpent("Spent.", retry_after_seconds=seconds)
+    reply = replies.reply("/v1/x", to_problem(error))
+    assert reply.headers["x-should-retry"] == again
+    assert b'"insufficient_quota"' in reply.body
 
 
 def test_a_503_always_says_when_to_try_again() -> None:

@@ -9,9 +9,12 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from service.api.deps import Parts, PartsDep, PrincipalDep, RequestIdDep, ResponsesDep
+from service.api.dialects.responses.compaction import to_compaction
 from service.api.dialects.responses.following import Followed
 from service.api.dialects.responses.replies import Drafted, ResponseFrames, shown
 from service.api.dialects.responses.schemas import (
+    CompactBody,
+    CompactReply,
     DeletedReply,
     ErrorReply,
     InputTokensReply,
@@ -19,7 +22,7 @@ from service.api.dialects.responses.schemas import (
     ResponseBody,
     ResponseReply,
 )
-from service.api.dialects.responses.tools import to_toolbox
+from service.api.dialects.responses.tools import Toolbox, to_toolbox
 from service.api.dialects.responses.translate import (
     refuse_contradictions,
     to_chat_request,
@@ -28,11 +31,12 @@ from service.api.dialects.responses.translate import (
 from service.api.items import Item, items_of, page_of
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
+from service.chat.compaction import to_summary_request
 from service.chat.generate import collect
 from service.chat.responses import KeptGeneration
 from service.domain.access import Principal
 from service.domain.conversation import AnswerState, ResponseState
-from service.domain.errors import InvalidRequest
+from service.domain.errors import ConversationLocked, InvalidRequest
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorReply, "description": "The request cannot be answered as it stands."},
@@ -57,7 +61,7 @@ async def create_response(
 ) -> Response:
     """Answer, going on from an earlier response or a conversation if one is named; kept unless
     `store` is false. With `background` the answer is written whoever waits for it."""
-    new = to_items(body)
+    new = await _new_items(body, parts, principal)
     toolbox = to_toolbox(body)
     said = [*await _history(body, parts, principal), *new]
     request = to_chat_request(body, toolbox, said, request_id)
@@ -76,12 +80,30 @@ async def create_response(
     return Json(drafted.reply(), headers=headers)
 
 
+@router.post("/compact", response_model=CompactReply)
+async def compact_response(
+    http_request: Request,
+    body: CompactBody,
+    parts: PartsDep,
+    principal: PrincipalDep,
+    request_id: RequestIdDep,
+) -> Response:
+    """Make a conversation short: what the model said and did becomes a summary, by the model."""
+    whole = ResponseBody.model_validate(body.model_dump())
+    new = [] if body.input is None else await _new_items(whole, parts, principal)
+    said = [*await _history(whole, parts, principal), *new]
+    request = to_summary_request(to_chat_request(whole, Toolbox(), said, request_id))
+    generation = await while_connected(http_request.receive, parts.chat.start(request, principal))
+    answer = await while_connected(http_request.receive, collect(generation))
+    return Json(to_compaction(said, answer.text, answer.finished.usage))
+
+
 @router.post("/input_tokens", response_model=InputTokensReply)
 async def count_tokens(
     body: ResponseBody, parts: PartsDep, principal: PrincipalDep, request_id: RequestIdDep
 ) -> Response:
     """How many tokens the request is for the model, with all that it goes on from."""
-    said = [*await _history(body, parts, principal), *to_items(body)]
+    said = [*await _history(body, parts, principal), *await _new_items(body, parts, principal)]
     request = to_chat_request(body, to_toolbox(body), said, request_id)
     count = await parts.chat.count_tokens(request)
     return Json({"object": "response.input_tokens", "input_tokens": count})
@@ -145,6 +167,16 @@ async def list_input_items(
     return Json(page_of(json.loads(kept.input), limit=limit, order=order, after=after))
 
 
+async def _new_items(body: ResponseBody, parts: Parts, principal: Principal) -> list[Item]:
+    """The input, with what it refers to in its place."""
+    items = to_items(body)
+    for index, item in enumerate(body.input if isinstance(body.input, list) else ()):
+        if item.is_reference:
+            where = f"input[{index}].id"
+            items[index] = await parts.responses.item(principal, item.id or "", where)
+    return items
+
+
 async def _history(body: ResponseBody, parts: Parts, principal: Principal) -> list[Item]:
     """What the request goes on from."""
     refuse_contradictions(body)
@@ -162,5 +194,11 @@ async def _history(body: ResponseBody, parts: Parts, principal: Principal) -> li
             history += json.loads(kept.reply)["output"]
     elif body.conversation_id:
         said = await parts.items.messages(principal, body.conversation_id)
-        history = items_of(one for one in said if one.state is not AnswerState.WRITING)
+        if any(one.state is AnswerState.WRITING for one in said):
+            raise ConversationLocked(
+                f"An answer in the conversation `{body.conversation_id[:200]}` is being written; "
+                "wait for its end.",
+                param="conversation",
+            )
+        history = items_of(said)
     return history

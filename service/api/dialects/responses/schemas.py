@@ -37,6 +37,13 @@ class ItemBody(BaseModel):
     arguments: Text | None = None
     input: Text | None = Field(None, description="Of a custom tool's call: its text.")
     output: Text | list[PartBody] | None = None
+    encrypted_content: Text | None = Field(None, description="Of a compaction.")
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it stands for a kept item; the vendor lets even its type be left out."""
+        bare = self.type is None and self.role is None and self.content is None
+        return self.type == "item_reference" or (bare and self.id is not None)
 
 
 class ToolBody(BaseModel):
@@ -117,6 +124,25 @@ class ResponseBody(BaseModel):
     @property
     def wants_logprobs(self) -> bool:
         return LOGPROBS in (self.include or ())
+
+
+class CompactBody(BaseModel):
+    """A conversation that is to be made short."""
+
+    model: str | None = None
+    input: Text | list[ItemBody] | None = None
+    instructions: Text | None = None
+    previous_response_id: str | None = None
+
+
+class CompactReply(BaseModel):
+    """Messages that stay, and a `compaction` that stands for the rest; sent back as `input`."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[dict[str, Any]]
+    usage: dict[str, Any]
 
 
 class ResponseReply(BaseModel):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 
 from service.api.custom_tools import to_arguments
+from service.api.dialects.responses.compaction import unpacked_text
 from service.api.dialects.responses.schemas import (
     FormatBody,
     ItemBody,
@@ -15,6 +16,7 @@ from service.api.dialects.responses.schemas import (
 from service.api.dialects.responses.tools import Toolbox, known_name, to_tool_choice
 from service.api.items import Item, completed
 from service.api.refusals import refuse_fields, wants_truncation
+from service.chat.compaction import to_message
 from service.domain.chat import ChatRequest, Message, Role, ToolCall
 from service.domain.constraint import Constraint, ConstraintKind
 from service.domain.errors import InvalidRequest, Unsupported
@@ -104,6 +106,8 @@ def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Messag
             _add_call(messages, item, where)
         elif kind in _OUTPUTS:
             messages.append(_to_result(item, where))
+        elif kind == "compaction":
+            messages.append(to_message(unpacked_text(item.encrypted_content, where)))
         elif kind not in _UNTOLD:
             raise Unsupported(
                 f"{where}.type is {kind[:40]!r}; messages, calls of functions and custom tools, "
