@@ -105,7 +105,7 @@ async def revoke_token(tokens: AccessTokensDep, principal: PrincipalDep, named: 
 async def read_audit(
     tokens: AccessTokensDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:
-    """What was done to access tokens, and by whom, the newest first."""
+    """What was done to access tokens and models, and by whom, the newest first."""
     return Json([asdict(act) for act in await tokens.acts(limit)])
 
 

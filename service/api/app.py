@@ -193,7 +193,7 @@ def _assemble(
     names = OwnNames(settings.api.allowed_hosts)
     spending = Spending(SqlSpending(database))
     chat = Chat(engines, settings.chat, Accounts(spending), Album(settings.pictures))
-    switching = Switching(engines, settings)
+    switching = Switching(engines, settings, tokens)
     preferences = Preferences(SqlPreferences(database), engines, switching.bring)
     archive = Archive(SqlArchive(database))
     items = Items(archive, SqlItems(database))

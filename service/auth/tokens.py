@@ -124,11 +124,11 @@ class AccessTokens:
                 "replace or revoke that one.",
                 param="name",
             )
-        await self._note("create", token)
+        await self.note("create", token.name)
         return token, secret
 
     async def acts(self, most: int = 100) -> list[Act]:
-        """What was done to access tokens, the newest first."""
+        """What was done to access tokens and models, the newest first."""
         return await self._store.acts(most)
 
     def by(self, actor: str) -> AccessTokens:
@@ -156,7 +156,7 @@ class AccessTokens:
         )
         if not await self._store.replace_secret(rotated):
             raise _unknown(named)
-        await self._note("rotate", rotated)
+        await self.note("rotate", rotated.name)
         return rotated, secret
 
     async def revoke(self, named: str) -> AccessToken:
@@ -164,15 +164,16 @@ class AccessTokens:
         token, now = await self._find(named), self._clock()
         if not await self._store.revoke(token.id, now):
             raise _unknown(named)
-        await self._note("revoke", token)
+        await self.note("revoke", token.name)
         return replace(token, revoked_at=now)
 
-    async def _note(self, act: str, token: AccessToken) -> None:
-        """An act that cannot be noted has been done all the same; then the log says so."""
+    async def note(self, act: str, about: str) -> None:
+        """Keep an act of administration. One that cannot be noted has been done all the same; then
+        the log says so."""
         try:
-            await self._store.note_act(self._clock(), self._actor, act, token.name)
+            await self._store.note_act(self._clock(), self._actor, act, about)
         except StoreUnavailable as error:
-            _log.warning("act_not_noted", act=act, about=token.name, reason=error.message)
+            _log.warning("act_not_noted", act=act, about=about, reason=error.message)
 
     async def _find(self, named: str) -> AccessToken:
         """The one unrevoked token with this name, this beginning, or this secret."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
+from service.auth.tokens import AccessTokens
 from service.domain.access import Principal, Scope
 from service.domain.errors import Conflict, Forbidden, ModelFileError, SwitchFailed
 from service.ipc.client import Engines
@@ -18,10 +19,14 @@ from service.settings import Settings
 
 
 class Switching:
-    """Asks the supervisor for other models, and follows what becomes of them. One per worker."""
+    """Asks the supervisor for other models, and follows what becomes of them. One per worker.
+    What everybody gets by it is noted among the acts that `tokens` keeps."""
 
-    def __init__(self, engines: Engines, settings: Settings) -> None:
+    def __init__(
+        self, engines: Engines, settings: Settings, tokens: AccessTokens | None = None
+    ) -> None:
         self._engines = engines
+        self._tokens = tokens
         self._models_dir = settings.models_dir
         self._offline = settings.model.offline
 
@@ -52,6 +57,8 @@ class Switching:
                 "with the scope models:switch."
             )
         number = await self._engines.switch(command)
+        if self._tokens is not None and not beside:
+            await self._tokens.by(principal.name).note("switch", source.name)
         return await self._first_word(number)
 
     async def complete(

@@ -187,7 +187,7 @@ def usage(named: str | None, days: int, as_csv: bool) -> None:
 @token.command()
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 def audit(limit: int) -> None:
-    """What was done to access tokens, and by whom, the newest first.
+    """What was done to access tokens and models, and by whom, the newest first.
 
     \b
     Example:

@@ -126,7 +126,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An act of administration: who did what to which access token, seconds since 1970."""
+    """An act of administration: who did what to which access token or model, seconds since 1970."""
 
     at: float
     actor: str

@@ -68,6 +68,22 @@ async def test_tokens_are_made_listed_replaced_and_revoked(
     ]
 
 
+async def test_who_had_another_model_answer_everybody_is_noted(
+    admin: httpx.AsyncClient, app: FastAPI, tokens: AccessTokens
+) -> None:
+    scopes = frozenset({Scope.CHAT, Scope.MODELS_SWITCH})
+    _, secret = await tokens.create("switcher", scopes, None)
+    async with connected_client(app) as switcher:
+        switcher.headers["Authorization"] = f"Bearer {secret}"
+        for whom in ("me", "everybody"):
+            body = {"model": "pocket", "for": whom}
+            reply = await switcher.post("/v1/models/switch", json=body)
+            assert reply.status_code in (200, 202), reply.text
+    acts = (await admin.get("/v1/admin/audit")).json()
+    switches = [(act["actor"], act["about"]) for act in acts if act["act"] == "switch"]
+    assert switches == [("switcher", "pocket")]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

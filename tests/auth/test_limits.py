@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,23 @@ async def test_requests_that_come_at_once_are_counted_one_by_one(
     limits = RequestLimits(SqlAdmissions(database, clock))
     found = await asyncio.gather(*(limits.spend("me", 5) for _ in range(20)))
     assert sum(each.admitted for each in found) == 5
+
+
+def test_workers_that_ask_at_the_same_time_get_all_of_the_limit_and_no_more(
+    tmp_path: Path,
+) -> None:
+    """Each in a thread of its own with a connection of its own, as fast as it can."""
+
+    async def ask_often() -> int:
+        worker = await open_database(Settings(state_dir=tmp_path))
+        limits = RequestLimits(SqlAdmissions(worker, FakeClock()))
+        found = [(await limits.spend("me", 100)).admitted for _ in range(60)]
+        await worker.aclose()
+        return sum(found)
+
+    with ThreadPoolExecutor(4) as threads:
+        admitted = list(threads.map(lambda _: asyncio.run(ask_often()), range(4)))
+    assert sum(admitted) == 100
 
 
 async def test_one_principal_s_requests_are_not_another_s(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +134,27 @@ async def check_interleaving(limits: dict[str, int], steps: list[Step]) -> None:
             await each.aclose()
         for each_worker in workers:
             await each_worker.aclose()
+
+
+def test_workers_that_ask_at_the_same_time_get_all_of_the_day_and_no_more(tmp_path: Path) -> None:
+    """Each in a thread of its own with a connection of its own, as fast as it can."""
+
+    async def ask_often() -> int:
+        worker = await open_database(Settings(state_dir=tmp_path))
+        spending = Spending(SqlSpending(worker, FakeClock(1_800_000_000.0)))
+        me, answers = who(tokens_per_day=600), 0
+        for _ in range(30):
+            with suppress(RateLimited):
+                reserved = await spending.reserve(me, "m", 4, 6, room=100)
+                await spending.settle(me, reserved, "m", took(4, 6))
+                answers += 1
+        await spending.aclose()
+        await worker.aclose()
+        return answers
+
+    with ThreadPoolExecutor(4) as threads:
+        answered = list(threads.map(lambda _: asyncio.run(ask_often()), range(4)))
+    assert sum(answered) == 60
 
 
 async def test_whoever_is_alone_can_have_all_of_it(database: Database, clock: FakeClock) -> None:
