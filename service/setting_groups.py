@@ -213,6 +213,12 @@ class ChatSettings(Group):
     max_tokens: int = Field(
         0, ge=0, description="Most tokens of any answer; 0: as many as the context holds."
     )
+    max_seconds: float = Field(
+        0,
+        ge=0,
+        description="An answer that has taken longer, waiting included, ends with what there is; "
+        "0: none does.",
+    )
     max_exchanges: int = Field(
         50, ge=0, description="Most exchanges that the /api/v1 routes tell the model again."
     )

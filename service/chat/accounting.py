@@ -34,10 +34,11 @@ class Unaccounted:
 
 
 class Accounts:
-    """Counts in `spending`."""
+    """Counts in `spending`; no answer takes longer than `max_seconds`, where that is not 0."""
 
-    def __init__(self, spending: Spending) -> None:
+    def __init__(self, spending: Spending, max_seconds: float = 0.0) -> None:
         self._spending = spending
+        self._max_seconds = max_seconds
 
     async def submit(self, client: EngineClient, job: Submit, principal: Principal) -> EngineStream:
         model, limits = client.model.name, principal.limits
@@ -56,7 +57,7 @@ class Accounts:
             if reservation.key is not None:
                 settle = partial(self._spending.settle, began=False)
                 on_failure.push_async_callback(settle, principal, reservation, model, Usage())
-            stream = await client.submit(on_terms(allowed))
+            stream = await client.submit(on_terms(allowed, self._max_seconds))
             on_failure.pop_all()
         return CountedStream(stream, self._spending, principal, reservation, model)
 

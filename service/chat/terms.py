@@ -36,14 +36,14 @@ def under(terms: Terms) -> Iterator[None]:
         _present.reset(token)
 
 
-def on_terms(job: Submit) -> Submit:
-    """The job under the terms of the request that it is for."""
-    terms = _present.get()
-    if terms is None:
-        return job
+def on_terms(job: Submit, max_seconds: float = 0.0) -> Submit:
+    """The job under the terms of the request that it is for; no answer takes longer than
+    `max_seconds`, where that is not 0."""
+    terms = _present.get() or Terms()
+    deadlines = (terms.deadline_seconds or job.deadline_seconds, max_seconds)
     return msgspec.structs.replace(
         job,
         priority=terms.priority or job.priority,
         first_token_seconds=terms.first_token_seconds or job.first_token_seconds,
-        deadline_seconds=terms.deadline_seconds or job.deadline_seconds,
+        deadline_seconds=min(filter(None, deadlines), default=None),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from service.domain.chat import Priority
 from service.domain.errors import DeadlineMissed
+from tests.api.running import connected_client, running_app
 from tests.fakes.engine import FakeEngine
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -51,6 +53,22 @@ async def test_without_them_nobody_waits_behind_others(
     job = engine.jobs[-1]
     assert job.priority is Priority.INTERACTIVE
     assert job.first_token_seconds is job.deadline_seconds is None
+
+
+@pytest.mark.parametrize(("path", "body"), PATHS)
+async def test_no_answer_takes_longer_than_the_operator_lets_it(
+    engine: FakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("PARLEY_CHAT__MAX_SECONDS", "20")
+    async with running_app(engine, tmp_path) as app, connected_client(app) as client:
+        for stated in ({}, {"x-parley-deadline-seconds": "30"}, {"x-parley-deadline-seconds": "5"}):
+            reply = await client.post(path, json=body, headers=stated)
+            assert reply.status_code == 200, reply.text
+    assert [job.deadline_seconds for job in engine.jobs[-3:]] == [20, 20, 5]
 
 
 WRONG: list[tuple[dict[str, str], str]] = [
