@@ -22,7 +22,7 @@ async def shown(request: ChatRequest, model: ModelInfo, album: Album) -> ChatReq
     if not model.sees:
         raise Unsupported(
             f"{pictures[0].where} is a picture, and {model.name} reads only text: it has no "
-            "projector file (mmproj).",
+            "projector file (mmproj), or none that can be used, and then the log says why.",
             param=pictures[0].where,
         )
     found = iter(await album.collect(pictures))

@@ -13,7 +13,7 @@ from hashlib import sha256
 from service.domain.errors import InvalidRequest
 from service.domain.pictures import Picture
 from service.pictures.fetch import Fetch
-from service.pictures.header import ACCEPTED, size_of
+from service.pictures.header import ACCEPTED, size_of, unread_kind
 from service.settings import PictureSettings
 
 # What fits into one message between processes, with room for the words.
@@ -63,7 +63,9 @@ class Album:
     def _check_size(self, picture: Picture, data: bytes) -> None:
         size = size_of(data)
         if size is None:
-            raise _refusal(picture, f"is no picture that can be read; {ACCEPTED} can")
+            kind = unread_kind(data)
+            what = f"is {kind}, which can't be read" if kind else "is no picture that can be read"
+            raise _refusal(picture, f"{what}; {ACCEPTED} can")
         width, height = size
         if width * height > self._settings.max_pixels:
             raise _refusal(

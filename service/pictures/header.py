@@ -29,6 +29,22 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def unread_kind(data: bytes) -> str | None:
+    """What a file is that people take for a picture, and nothing here can unpack; None where that
+    can't be said."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "a WebP picture"
+    if data[4:8] == b"ftyp":
+        return "a HEIC or AVIF picture"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "a TIFF picture"
+    if data[:5] == b"%PDF-":
+        return "a PDF document"
+    if data.lstrip()[:5] in (b"<svg ", b"<?xml"):
+        return "a drawing (SVG)"
+    return None
+
+
 def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
     """Of the first frame. Raises `struct.error` where there is none."""
     at = 2

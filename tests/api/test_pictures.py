@@ -95,7 +95,8 @@ async def test_a_model_without_a_projector_refuses_pictures_by_name(
     engine.model = FAKE_MODEL
     reply = await client.post(path, json=asked(path, PATHS[path][1](RED)))
     assert reply.status_code == 400, reply.text
-    reason = "is a picture, and fake reads only text: it has no projector file (mmproj)."
+    reason = "is a picture, and fake reads only text: it has no projector file (mmproj), "
+    reason += "or none that can be used, and then the log says why."
     assert reason in reply.json()["error"]["message"]
     assert engine.jobs == []
 

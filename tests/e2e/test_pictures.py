@@ -106,6 +106,37 @@ def test_anthropic_counts_pictures_exactly(parley: Parley) -> None:
     assert counted > PROJECTOR.num_tokens
 
 
+def test_after_a_restart_a_conversation_goes_on_behind_its_picture(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """From what the service kept, the picture among it; its places are found where they were
+    parked."""
+    directory = tmp_path_factory.mktemp("restarted")
+    model = directory / "models" / "pocket.gguf"
+    model.parent.mkdir()
+    shutil.copy(POCKET, model)
+    PROJECTOR.write(model.with_name("mmproj-pocket.gguf"))
+    url = f"data:image/png;base64,{base64.b64encode(RED).decode()}"
+    content: Any = [{"type": "input_image", "image_url": url, "detail": "auto"}]
+    said: Any = [{"role": "user", "content": content}]
+    response_id = None
+    for turn in (said, "And now?"):
+        with running_parley(directory, "--model", str(model)) as service:
+            service.wait_healthy()
+            with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", timeout=60) as client:
+                response = client.responses.create(
+                    model="pocket",
+                    input=turn,
+                    previous_response_id=response_id,
+                    max_output_tokens=5,
+                    temperature=0,
+                )
+        response_id = response.id
+    assert response.usage is not None
+    assert response.usage.input_tokens > PROJECTOR.num_tokens
+    assert response.usage.input_tokens_details.cached_tokens > PROJECTOR.num_tokens
+
+
 def test_a_broken_picture_is_refused_and_the_next_is_read(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="its file is broken"):
         answer(client, asked(RED[:60]))

@@ -30,7 +30,11 @@ async def test_pictures_that_are_brought_along_are_decoded() -> None:
     ("source", "reason"),
     [
         (shown(b"hello").source, "is no picture that can be read; PNG, JPEG, GIF and BMP can"),
-        (shown(b"RIFF0000WEBPVP8 ").source, "is no picture that can be read"),
+        (shown(b"RIFF0000WEBPVP8 ").source, "is a WebP picture, which can't be read; PNG, JPEG"),
+        (shown(b"\0\0\0\x20ftypavif").source, "is a HEIC or AVIF picture, which can't be read"),
+        (shown(b"II*\0....").source, "is a TIFF picture, which can't be read"),
+        (shown(b"%PDF-1.7").source, "is a PDF document, which can't be read"),
+        (shown(b'\n<svg width="1">').source, "is a drawing (SVG), which can't be read"),
         ("data:image/png;base64,@@@", "is not valid base64"),
         ("data:image/png;base64,", "is no picture that can be read"),
         ("data:image/png,hello", "is a data: URL that is not base64"),
