@@ -42,8 +42,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def built_image(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> None:
-    """The image, from wheels that are there; else the build would compile for half an hour."""
+def built_image(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Path:
+    """The image, from wheels that are there; else the build would compile for half an hour. Returns
+    what it was built from."""
     context = clone(ROOT, tmp_path_factory.mktemp("image") / "context")
     bundle.wheels_into(context / "wheels")
     image("build", str(context))
+    return context

@@ -1,9 +1,10 @@
 #!/bin/sh
-# image.sh build CONTEXT | front | run NAME PORT [podman's options] | podman WORDS: the image without a Docker engine or
+# image.sh build CONTEXT [FILE] | front | run NAME PORT [podman's options] | podman WORDS: the image without a Docker engine or
 # a registry, by buildah, podman and runc. The base is the tree that machine.sh makes for its machines.
+# IMAGE is the name of what is built and run.
 set -eu
 base=localhost/parley-base
-tag=localhost/parley-test
+tag=${IMAGE:-localhost/parley-test}
 pod() { podman --runtime runc --cgroup-manager=cgroupfs "$@"; }
 case ${1:-} in
     build)
@@ -14,7 +15,8 @@ case ${1:-} in
         # The limits stay below the host's, which cannot be raised everywhere.
         buildah bud --isolation chroot --format docker --layers --network host --pull-never \
             --ulimit nofile=1024:20000 --ulimit nproc=4096:4096 \
-            --build-arg "BASE_IMAGE=$base" --build-arg VERSION=test -t "$tag" "$2"
+            --build-arg "BASE_IMAGE=$base" --build-arg "RUN_IMAGE=$base" --build-arg VERSION=test \
+            -f "$2/${3:-Dockerfile}" -t "$tag" "$2"
         ;;
     front)
         # nginx and Prometheus as the distribution has them, for what compose.yaml takes from a registry.
@@ -39,7 +41,7 @@ case ${1:-} in
         pod "$@"
         ;;
     *)
-        echo "usage: image.sh build CONTEXT | front | run NAME PORT | podman WORDS" >&2
+        echo "usage: image.sh build CONTEXT [FILE] | front | run NAME PORT | podman WORDS" >&2
         exit 2
         ;;
 esac

@@ -20,9 +20,15 @@ def why_not() -> str | None:
     return None if os.getuid() == 0 else "only root can build an image here"
 
 
-def image(*words: str, check: bool = True) -> str:
-    """What image.sh prints."""
-    done = subprocess.run([str(SCRIPT), *words], capture_output=True, text=True, check=False)
+def image(*words: str, check: bool = True, name: str = "localhost/parley-test") -> str:
+    """What image.sh prints. `name` is the image that it builds or runs."""
+    done = subprocess.run(
+        [str(SCRIPT), *words],
+        env={**os.environ, "IMAGE": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout.strip()
 

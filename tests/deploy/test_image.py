@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -28,11 +29,11 @@ pytestmark = [
 class Container:
     """A running container, reached at `url`."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, name: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.name = f"parley-test-{port}"
-        image("run", self.name, str(port), *options)
+        image("run", self.name, str(port), *options, name=name)
 
     def execute(self, *words: str) -> int:
         return execute(self.name, *words)
@@ -53,8 +54,8 @@ class Container:
 def start() -> Iterator[Callable[..., Container]]:
     started: list[Container] = []
 
-    def run(*options: str) -> Container:
-        started.append(Container(*options))
+    def run(*options: str, name: str = "localhost/parley-test") -> Container:
+        started.append(Container(*options, name=name))
         return started[-1]
 
     yield run
@@ -94,6 +95,20 @@ def test_it_answers_as_it_is_to_the_token_that_its_log_shows(
     assert "Paris" in json.loads(asked.stdout)["response"]
     stranger = httpx.post(f"{container.url}/chat", json={"message": "Hello!"}, timeout=30)
     assert stranger.status_code == 401
+
+
+def test_the_image_for_graphics_cards_answers_and_warns_where_there_is_none(
+    start: Callable[..., Container], built_image: Path
+) -> None:
+    """All of Dockerfile.cuda's steps, but for its compiler: llama.cpp is the wheel without CUDA."""
+    image("build", str(built_image), "Dockerfile.cuda", name="localhost/parley-cuda")
+    container = start("-e", "PARLEY_ENGINE__GPU_LAYERS=99", name="localhost/parley-cuda")
+    container.wait_healthy()
+    asked = {"message": "What is the capital of France?"}
+    reply = httpx.post(f"{container.url}/chat", json=asked, timeout=30)
+    assert "Paris" in reply.json()["response"]
+    assert "no_graphics_card" in logs(container.name)
+    assert container.read("printenv", "NVIDIA_DRIVER_CAPABILITIES") == "compute,utility"
 
 
 def test_stop_lets_a_stream_finish_and_exits_cleanly(start: Callable[..., Container]) -> None:
