@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -453,6 +454,8 @@ async def test_a_limited_token_is_told_what_is_left_and_when_to_come_back(
     assert 50 <= int(reply.headers["retry-after"]) <= 60
     assert reply.headers["x-ratelimit-remaining-requests"] == "0"
     assert reply.headers["x-ratelimit-reset-requests"].endswith("s")
+    renewed = datetime.fromisoformat(reply.headers["anthropic-ratelimit-requests-reset"])
+    assert renewed > datetime.now(UTC) - timedelta(minutes=1)
     assert (await client.get("/v1/models", headers=bearer(limited))).status_code == 200
     reply = await client.post("/v1/chat/completions", json=HELLO, headers=bearer(secret))
     assert reply.status_code == 200

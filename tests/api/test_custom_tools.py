@@ -226,6 +226,17 @@ async def test_a_hosted_tool_that_is_all_there_is_or_demanded_is_refused(
         assert f"tools[{index}].type is '{hosted['type']}', which nobody runs here" in message
 
 
+async def test_hosted_tools_that_alone_are_allowed_are_refused_where_one_is_demanded(
+    client: httpx.AsyncClient,
+) -> None:
+    hosted = {"type": "web_search"}
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [hosted]}
+    body = {"input": "Hi", "tools": [FUNCTION, hosted], "tool_choice": allowed}
+    reply = await client.post("/v1/responses", json=body)
+    assert reply.status_code == 400
+    assert "tool_choice demands 'web_search'" in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [

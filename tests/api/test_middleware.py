@@ -47,6 +47,16 @@ async def test_another_one_is_replaced(client: httpx.AsyncClient, offered: str) 
     assert len(reply.headers["x-request-id"]) == 32
 
 
+@pytest.mark.parametrize("path", ["/livez", "/v1/models", "/nowhere"])
+async def test_openais_clients_are_told_how_long_it_took(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    headers = (await client.get(path)).headers
+    assert int(headers["openai-processing-ms"]) >= 0
+    assert headers["openai-version"] == "2020-10-01"
+    assert headers["request-id"] == headers["x-request-id"]
+
+
 async def test_the_request_id_reaches_the_engine(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:

@@ -32,20 +32,6 @@ WEATHER: openai.types.responses.FunctionToolParam = {
 }
 
 
-@pytest.fixture(scope="module")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
-    arguments = ("--model", "pocket", "--workers", "2")
-    with running_parley(tmp_path_factory.mktemp("responses"), *arguments) as running:
-        running.wait_healthy(240)
-        yield running
-
-
-@pytest.fixture
-def client(parley: Parley) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{parley.url}/v1", api_key="none", max_retries=0) as made:
-        yield made
-
-
 def test_a_response_is_kept_gone_on_from_and_forgotten(client: OpenAI) -> None:
     first = client.responses.create(
         model="pocket", input="What is the capital of France?", temperature=0
@@ -304,6 +290,22 @@ def test_what_is_kept_outlives_the_service_and_what_was_begun_fails(tmp_path: Pa
             assert failed.status == "failed"
             assert failed.error is not None
             assert "stopped before" in failed.error.message
+
+
+def test_a_conversation_is_made_short_and_gone_on_with(client: OpenAI) -> None:
+    said: Any = [
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "assistant", "content": "Paris."},
+    ]
+    short = client.responses.compact(model="pocket", input=said)
+    assert short.object == "response.compaction"
+    assert [item.type for item in short.output] == ["message", "compaction"]
+    assert short.usage.output_tokens > 0
+    again: Any = [item.model_dump(exclude_none=True) for item in short.output]
+    again.append({"role": "user", "content": "Thank you!"})
+    answer = client.responses.create(model="pocket", input=again, max_output_tokens=20)
+    assert answer.usage is not None
+    assert answer.usage.input_tokens > 20
 
 
 def test_what_is_not_stored_cannot_be_gone_on_from(client: OpenAI) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -63,12 +62,6 @@ class Step(BaseModel):
 class Solution(BaseModel):
     steps: list[Step] = Field(max_length=4)
     final_answer: Words
-
-
-@pytest.fixture
-def client(parley: Parley) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{parley.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize("form", [Thing, Solution, Place])

@@ -115,6 +115,11 @@ def to_tool_choice(choice: str | NamedTool | None, toolbox: Toolbox) -> ToolChoi
     if choice.type == "allowed_tools":
         names = tuple(toolbox.known_as(tool.name) for tool in choice.tools or () if tool.name)
         mode = ToolMode.REQUIRED if choice.mode == "required" else ToolMode.AUTO
+        if mode is ToolMode.REQUIRED and choice.tools and not names:
+            raise Unsupported(
+                f"tool_choice demands {choice.tools[0].type[:40]!r}, which nobody runs here.",
+                param="tool_choice",
+            )
         return ToolChoice(mode if names else ToolMode.NONE, names)
     if choice.type not in _CALLABLE or not choice.name:
         raise Unsupported(
