@@ -26,7 +26,7 @@ NUM_THREADS = 4
 _WRITES = {"writes": True}
 _MERGE_INDEX = "INSERT INTO messages_text (messages_text) VALUES ('optimize')"
 _CUT_SECONDS, _CUT_TRIES = 0.2, 10
-_TRANSACTIONS_PER_CHECKPOINT = 250
+_TRANSACTIONS_PER_CHECKPOINT = 1000  # of one worker; each stops all writers for a moment
 
 _log = get_logger(__name__)
 

@@ -25,10 +25,16 @@ RETURNING principal_id, ended_at, model, prompt_tokens, 0, tokens - prompt_token
 """
 _END_ALL_ABANDONED = _END_ABANDONED.format(whose="")
 _END_MY_ABANDONED = _END_ABANDONED.format(whose="AND principal_id = :me")
-# What began far ahead was kept before somebody set the clock back.
-_FORGET_PASSED = """
-DELETE FROM answers WHERE principal_id = ? AND (ended_at <= ? OR began_at > ?)
-"""
+# What lies far ahead was kept before somebody set the clock back. A statement each, so that each
+# finds its rows by the index.
+_FORGET = tuple(
+    f"DELETE FROM answers WHERE principal_id = :me AND {passed}"  # noqa: S608  # our own words
+    for passed in (
+        "ended_at <= :now - :window",
+        "ended_at > :now + :window",
+        "ended_at IS NULL AND began_at > :now + :window",
+    )
+)
 _HELD = """
 SELECT coalesce(sum(tokens), 0), coalesce(sum(CASE WHEN ended_at IS NULL THEN tokens END), 0),
        count(*) - count(ended_at)
@@ -141,8 +147,8 @@ class SqlSpending(Counters):
         """Drop what counts no more. A running answer whose worker is gone ended with its lease."""
         mine = {"now": now, "horizon": now, "me": principal_id}
         _count_abandoned(connection, _END_MY_ABANDONED, mine)
-        passed = (principal_id, now - WINDOW_SECONDS, now + WINDOW_SECONDS)
-        connection.execute(_FORGET_PASSED, passed)
+        for forget in _FORGET:
+            connection.execute(forget, {"me": principal_id, "now": now, "window": WINDOW_SECONDS})
 
 
 def count_all_abandoned(connection: sqlite3.Connection, now: float) -> None:
@@ -150,9 +156,7 @@ def count_all_abandoned(connection: sqlite3.Connection, now: float) -> None:
     _count_abandoned(connection, _END_ALL_ABANDONED, {"now": now, "horizon": math.inf})
 
 
-def _count_abandoned(
-    connection: sqlite3.Connection, ending: str, of: Mapping[str, object]
-) -> None:
+def _count_abandoned(connection: sqlite3.Connection, ending: str, of: Mapping[str, object]) -> None:
     for principal_id, ended_at, *counted in connection.execute(ending, of).fetchall():
         connection.execute(_COUNT, (principal_id, _day(ended_at), *counted))
 

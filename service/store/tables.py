@@ -98,7 +98,7 @@ answers = Table(
     Column("leased_until", Float, nullable=False),
     Column("model", Text, nullable=False, server_default=text("''")),
     Column("prompt_tokens", Integer, nullable=False, server_default=text("0")),
-    Index("answers_by_principal", "principal_id"),
+    Index("answers_by_end", "principal_id", "ended_at", "tokens"),
 )
 
 usage = Table(
