@@ -270,7 +270,9 @@ async def test_a_stream_adds_up_to_the_plain_answer(
         (Finished(FinishReason.STOP), "end_turn", None),
         (Finished(FinishReason.STOP, stop_sequence="END"), "stop_sequence", "END"),
         (Finished(FinishReason.LENGTH, Usage(completion_tokens=64)), "max_tokens", None),
-        (Finished(FinishReason.LENGTH, Usage(completion_tokens=63)), FULL, None),
+        (Finished(FinishReason.LENGTH, Usage(449, completion_tokens=63)), FULL, None),
+        # The operator's limit, or the token's: the vendor has no word of its own for them.
+        (Finished(FinishReason.LENGTH, Usage(9, completion_tokens=63)), "max_tokens", None),
         (Finished(FinishReason.SHUTDOWN), "max_tokens", None),
     ],
 )

@@ -60,7 +60,8 @@ class Reply:
         if finished.reason is FinishReason.STOP:
             return "end_turn" if finished.stop_sequence is None else "stop_sequence"
         reached = finished.usage.completion_tokens >= self.max_tokens
-        if finished.reason is FinishReason.LENGTH and not reached:
+        full = finished.usage.total_tokens + 1 >= self.model.context_length
+        if finished.reason is FinishReason.LENGTH and full and not reached:
             return "model_context_window_exceeded"
         # For an answer that we cut short ourselves the vendor has no word: this is the nearest.
         return "max_tokens"
