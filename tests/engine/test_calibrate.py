@@ -72,6 +72,7 @@ def test_a_tiny_model_is_not_measured(tmp_path: Path) -> None:
     assert verdict["tuning"]["decode_threads"] == verdict["tuning"]["prefill_threads"] == 1
     assert (verdict["in_use"], verdict["tuning"]["blas_from"]) == (False, None)
     assert "calibrated" not in said
+    assert "weights_copied" not in said
     assert not list(tmp_path.iterdir())
 
 
@@ -90,6 +91,7 @@ def test_the_settings_can_force_openblas(choice: str, tmp_path: Path) -> None:
 def test_it_is_measured_once_and_remembered(large: Path, tmp_path: Path) -> None:
     verdict, said = settle(large, tmp_path)
     assert said.count("calibrated") == 1
+    assert said.count("weights_copied") == 1
     assert verdict["same"]
     assert verdict["again_seconds"] < 0.1
     assert verdict["in_use"] == (verdict["tuning"]["blas_from"] is not None)

@@ -24,8 +24,12 @@ from service.engine.planning.memory import (
     plan_memory,
     wish_of,
 )
+from service.engine.planning.pages import use_huge_pages
 from service.engine.planning.tuning import Tuning, context_params, model_params
+from service.log import get_logger
 from service.settings import EngineSettings
+
+_log = get_logger(__name__)
 
 
 class LoadedModel:
@@ -54,10 +58,20 @@ def require_file(path: Path) -> None:
 
 
 def load_model(
-    path: Path, settings: EngineSettings, on_progress: Callable[[float], None]
+    path: Path,
+    settings: EngineSettings,
+    on_progress: Callable[[float], None],
+    *,
+    copied: bool = False,
 ) -> LoadedModel:
-    """A model that writes text. Raises `ModelFileError` naming the path and what is wrong."""
-    model = load_weights(path, settings, on_progress)
+    """A model that writes text. Raises `ModelFileError` naming the path and what is wrong.
+
+    Weights that are `copied` are no more the system's copy of the file, which all processes share,
+    but this one's own, and in huge pages where the system has them.
+    """
+    model = load_weights(path, settings, on_progress, copied=copied)
+    if copied:
+        _log.info("weights_copied", in_huge_pages=use_huge_pages())
     if not _writes(model.pointer):
         model.close()
         raise ModelFileError(f"{path} is not a text generation model; name a chat model.")
@@ -73,7 +87,11 @@ def _writes(pointer: Any) -> bool:
 
 
 def load_weights(
-    path: Path, settings: EngineSettings, on_progress: Callable[[float], None]
+    path: Path,
+    settings: EngineSettings,
+    on_progress: Callable[[float], None],
+    *,
+    copied: bool = False,
 ) -> LoadedModel:
     """A model of any kind. Raises `ModelFileError` naming the path and what is wrong with it."""
     require_file(path)
@@ -86,6 +104,8 @@ def load_weights(
     progress = llama.llama_progress_callback(report)
     params = model_params(settings)
     params.progress_callback = progress
+    if copied:
+        params.load_mode = llama.LLAMA_LOAD_MODE_NONE
     return _load(path, params)
 
 

@@ -18,7 +18,7 @@ from service.engine.planning.loading import LoadedModel, load_model, open_contex
 from service.engine.planning.measuring import measure_apart
 from service.engine.planning.memory import MemoryPlan, Sizes, Wish
 from service.engine.planning.records import Records
-from service.engine.planning.tuning import Tuning
+from service.engine.planning.tuning import TINY_WEIGHT_BYTES, Tuning
 from service.engine.runner import Drafter
 from service.log import get_logger
 from service.settings import EngineSettings
@@ -27,6 +27,8 @@ _log = get_logger(__name__)
 
 # Where the plan takes less than this share of the memory there is, lack of it kills nobody.
 _CRAMPED_SHARE = 0.25
+# Where it takes less than this with a second copy of the weights, that copy may be.
+_ROOMY_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def prepare(
     wish, plan = plan_for(path, settings)
     sizes, degraded = _what_to_try(wish, plan, records)
     tuning = settle(path, settings, sizes, records).tuning
-    model = load_model(path, settings, on_progress)
+    model = load_model(path, settings, on_progress, copied=_copies(plan, settings))
     owned.callback(model.close)
     calibrate.apply_blas(tuning)
     library.give_back_memory()
@@ -103,6 +105,15 @@ def settle(
             waited=found.waited,
         )
     return found
+
+
+def _copies(plan: MemoryPlan, settings: EngineSettings) -> bool:
+    """Whether the processor reads so many weights that it gains by huge pages, and there is room
+    for what the system keeps of the file as well."""
+    on_cards = settings.gpu_layers != 0 and bool(backends.graphics_cards())
+    twice = plan.need.total + plan.need.weights
+    is_large = plan.need.weights >= TINY_WEIGHT_BYTES
+    return is_large and not on_cards and twice <= _ROOMY_SHARE * plan.available
 
 
 def _what_to_try(wish: Wish, plan: MemoryPlan, records: Records | None) -> tuple[Sizes, str | None]:
