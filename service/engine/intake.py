@@ -37,7 +37,7 @@ class Intake:
             self._engine.inbox.put(Cancelled((connection, frame.id)))
             self._engine.reading.abort(lambda key: key == (connection, frame.id))
         elif isinstance(frame, CountTokens | Tokenize | Detokenize):
-            self._tokenizer.put(Asked(connection, frame))
+            self._ask(Asked(connection, frame))
         else:
             error = Unsupported(
                 f"{self._engine.runner.info.name} runs to chat, and does not embed."
@@ -55,19 +55,31 @@ class Intake:
         self._engine.inbox.put(Drain(deadline))
 
     def _submit(self, job: Job) -> None:
-        backlog, limit = self._tokenizer.backlog, self._engine.max_backlog
         if self._draining:
             error = EngineUnavailable(
                 "This engine is shutting down; try again.", retry_after_seconds=1.0
             )
             self._outbox.post(job.connection, refusal(job.submit.id, error))
-        elif backlog >= limit:
-            full = QueueFull(
-                f"{backlog} prompts are waiting to be tokenized, and no more than {limit} may; "
-                "try again later.",
-                retry_after_seconds=self._engine.retry_after(),
-            )
+        elif (full := self._full()) is not None:
             self._outbox.post(job.connection, refusal(job.submit.id, full))
         else:
             self._engine.inbox.put(Arrived(job))
             self._tokenizer.put(job)
+
+    def _ask(self, asked: Asked) -> None:
+        full = self._full()
+        if full is None:
+            self._tokenizer.put(asked)
+        else:
+            self._outbox.post(asked.connection, refusal(asked.question.id, full))
+
+    def _full(self) -> QueueFull | None:
+        """Why the tokenizer takes no more for now, if it does not."""
+        backlog, limit = self._tokenizer.backlog, self._engine.max_backlog
+        if backlog < limit:
+            return None
+        return QueueFull(
+            f"{backlog} texts are waiting to be tokenized, and no more than {limit} may; "
+            "try again later.",
+            retry_after_seconds=self._engine.retry_after(),
+        )

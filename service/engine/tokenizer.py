@@ -45,7 +45,7 @@ class Tokenizer:
 
     @property
     def backlog(self) -> int:
-        """How many prompts are waiting to be tokenized."""
+        """How many texts are waiting to be tokenized."""
         return self._queue.qsize()
 
     def put(self, work: Job | Asked) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from service.engine.inbox import Arrived, Cancelled, Disconnected
-from service.ipc.messages import Cancel, Refused
+from service.ipc.messages import Cancel, Detokenize, Refused, Tokenize
 from service.settings import EngineSettings
 from tests.fakes.loop import Loop, submit
 from tests.fakes.runner import FakeRunner
@@ -22,6 +22,18 @@ def test_prompts_beyond_what_may_wait_are_refused_before_they_are_tokenized() ->
     (refused,) = loop.outbox.of(Refused)
     assert (refused.id, refused.code) == (3, "queue_full")
     assert refused.retry_after_seconds is not None
+
+
+def test_questions_about_text_wait_in_the_same_line_and_are_refused_where_it_is_full() -> None:
+    loop = Loop(FakeRunner(num_slots=1), EngineSettings(max_waiting=2))
+    for number in range(3):
+        loop.intake.received(1, Tokenize(number, submit(number, "hi>").prompt))
+    loop.intake.received(1, Detokenize(3, (65,)))
+    loop.intake.received(1, submit(4, "hi>"))
+    assert [(r.id, r.code) for r in loop.outbox.of(Refused)] == [
+        (3, "queue_full"),
+        (4, "queue_full"),
+    ]
 
 
 def test_a_cancel_and_a_lost_worker_are_told_to_the_engine() -> None:

@@ -7,7 +7,7 @@ from service.domain.chat import Prompt
 from service.engine.inbox import Inbox, Tokenized
 from service.engine.sequence import Job
 from service.engine.tokenizer import STACK_BYTES, Asked, Tokenizer
-from service.ipc.messages import Counted, CountTokens, Refused
+from service.ipc.messages import Counted, CountTokens, Refused, Tokenize
 from tests.fakes.loop import FakeOutbox, submit
 from tests.fakes.runner import FakeRunner
 
@@ -64,6 +64,18 @@ def test_tokens_are_counted_without_the_engine() -> None:
     run(tokenizer)
     assert outbox.of(Counted) == [Counted(7, 3)]
     assert [r.id for r in outbox.of(Refused)] == [8]
+
+
+def test_a_question_about_too_long_a_text_is_refused_with_the_limit() -> None:
+    outbox = FakeOutbox()
+    tokenizer = Tokenizer(FakeRunner(max_prompt_bytes=3), Inbox(), outbox)
+    prompt = job(7, "abcd").submit.prompt
+    tokenizer.put(Asked(1, Tokenize(7, prompt)))
+    tokenizer.put(Asked(1, CountTokens(8, prompt)))
+    run(tokenizer)
+    said = {(r.id, r.code, r.message) for r in outbox.of(Refused)}
+    sentence = "The prompt has 4 bytes; at most 3 are accepted."
+    assert said == {(7, "invalid_request", sentence), (8, "invalid_request", sentence)}
 
 
 @dataclass
