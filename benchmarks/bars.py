@@ -27,6 +27,7 @@ from benchmarks.servers import llama_server, parley, put_under
 from benchmarks.shape import Shape
 from deploy.setup.commands import Failure, say
 
+NO_GUESSES = {"PARLEY_ENGINE__SPECULATION": "false"}
 _NUMBERS = {"type": "array", "items": {"type": "integer"}, "minItems": 4000}
 
 
@@ -45,8 +46,9 @@ class Bench:
 
 
 def long_prompt(bench: Bench) -> list[Finding]:
+    """Without guesses, which bring several tokens at once: the median gap would be none at all."""
     shape = Shape(slots=4, slot_context=6144)
-    with parley(bench.model, shape, bench.own_folder("long")) as port:
+    with parley(bench.model, shape, bench.own_folder("long"), **NO_GUESSES) as port:
         beside, median = asyncio.run(scenarios.gaps_beside_a_long_prompt(port, 4000))
     what = "p99 gap of a stream while a 4k prompt arrives ÷ its median gap"
     samples = {"beside": beside, "median": [median]}
@@ -136,10 +138,9 @@ def repeating(bench: Bench) -> list[Finding]:
     rates: dict[str, list[float]] = {"guessing": [], "plain": []}
     others: dict[str, list[float]] = {"guessing": [], "plain": []}
     shape = Shape(slots=1)
-    off = {"PARLEY_ENGINE__SPECULATION": "false"}
     with (
         parley(bench.model, shape, bench.own_folder("guessing")) as guessing,
-        parley(bench.model, shape, bench.own_folder("plain"), **off) as plain,
+        parley(bench.model, shape, bench.own_folder("plain"), **NO_GUESSES) as plain,
     ):
         for n in range(3):
             for name, port in (("guessing", guessing), ("plain", plain)):

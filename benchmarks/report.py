@@ -100,7 +100,7 @@ def of(streams: int, measured: Sequence[T]) -> list[T]:
 def facts(command: str) -> dict[str, str]:
     """When, of which commit, on what. To be asked before the run, which takes its time."""
     commit = _output("git", "rev-parse", "--short=12", "HEAD")
-    changed = _output("git", "status", "--porcelain", "--untracked-files=no", "--", "service")
+    changed = _output("git", "status", "--porcelain", "--untracked-files=no", "--", ":/service")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit + ("+changes" if changed else ""),
