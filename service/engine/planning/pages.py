@@ -32,9 +32,13 @@ _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 def use_huge_pages() -> int:
     """Let large blocks of memory that this process has filled lie in huge pages; returns the bytes
     that the system agreed to. Where it can't, everything stays as it is."""
+    try:
+        smaps = Path("/proc/self/smaps").read_text()
+    except OSError:  # a system that does not tell
+        return 0
     return sum(
         length
-        for start, length in large_blocks(Path("/proc/self/smaps").read_text())
+        for start, length in large_blocks(smaps)
         if _madvise(start, length, _HUGE) == 0 and _madvise(start, length, _COLLAPSE) == 0
     )
 
