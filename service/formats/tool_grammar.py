@@ -96,7 +96,7 @@ class _Grammar:
         rule, tags = f"text_{index}", self._syntax.tags
         source = as_lark(grammar)
         if tags is None:
-            begin, end = f'{_string(json.dumps({key: ""})[:-2])}', _string('"}')
+            begin, end = _string(json.dumps({key: ""})[:-2]), _string('"}')
             source = quoted_lark(source)
         else:
             begin = self._written(tags.start + key + tags.to_text)

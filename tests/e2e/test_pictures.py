@@ -118,6 +118,8 @@ def test_after_a_restart_a_conversation_goes_on_behind_its_picture(
     PROJECTOR.write(model.with_name("mmproj-pocket.gguf"))
     url = f"data:image/png;base64,{base64.b64encode(RED).decode()}"
     content: Any = [{"type": "input_image", "image_url": url, "detail": "auto"}]
+    # Long enough to be worth parking.
+    content += [{"type": "input_text", "text": "Tell me what you see in this picture. " * 20}]
     said: Any = [{"role": "user", "content": content}]
     response_id = None
     for turn in (said, "And now?"):
