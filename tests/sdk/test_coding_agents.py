@@ -48,7 +48,7 @@ def message(parley: Parley, body: Wire) -> tuple[list[Wire], Wire]:
     lines = [line for line in reply.text.split("\n") if line.startswith("data: ")]
     events = [json.loads(line.removeprefix("data: ")) for line in lines]
     assert [events[0]["type"], events[-1]["type"]] == ["message_start", "message_stop"]
-    usage = events[0]["message"]["usage"]
+    usage = events[-2]["usage"]  # only there is known what was found in the cache
     return blocks_of(events), usage
 
 
