@@ -176,20 +176,24 @@ def overhead(bench: Bench) -> list[Finding]:
 
 
 def memory(bench: Bench) -> list[Finding]:
-    """What OpenBLAS works in counts as the process's own."""
+    """What OpenBLAS works in, where it is in use, counts as the process's own."""
     shape = Shape()
-    folder = bench.own_folder("memory")
-    with parley(bench.model, shape, folder) as port:
-        put_under(Load(port, 8, 60, 32, 9000, scenarios.STEADY))
-        resident = asyncio.run(scenarios.resident_bytes(port))
     own = {"PARLEY_ENGINE__SLOTS": str(shape.slots), "PARLEY_ENGINE__BLAS": "off"}
     own["PARLEY_ENGINE__CONTEXT_LENGTH"] = str(shape.slot_context)
     command = [sys.executable, "-m", "service.engine.weigh", "--model-path", str(bench.model)]
     need = json.loads(_said_by(command, **own))
-    planned = sum(need[name] for name in ("weights", "conversations", "working"))
-    samples = {"resident": [resident], "planned": [planned]}
-    what = "engine's memory beside weights, KV cache and compute buffers, MB"
-    return [Finding(what, (resident - planned) / 1e6, 120, at_least=False, samples=samples)]
+    planned = float(sum(need[name] for name in ("weights", "conversations", "working")))
+    found = []
+    for blas, name in (("off", "OpenBLAS off"), ("on", "OpenBLAS on")):
+        with parley(bench.model, shape, bench.own_folder(blas), PARLEY_ENGINE__BLAS=blas) as port:
+            put_under(Load(port, 8, 60, 32, 9000, scenarios.STEADY))
+            resident = asyncio.run(scenarios.resident_bytes(port))
+        what = f"engine's memory beside weights, KV cache and compute buffers, MB, {name}"
+        samples = {"resident": [resident], "planned": [planned]}
+        found.append(
+            Finding(what, (resident - planned) / 1e6, 120, at_least=False, samples=samples)
+        )
+    return found
 
 
 SCENARIOS: dict[str, Callable[[Bench], list[Finding]]] = {
