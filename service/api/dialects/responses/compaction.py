@@ -42,7 +42,7 @@ def unpacked_text(packed: str | None, where: str) -> str:
     try:
         data = reader.decompress(base64.urlsafe_b64decode(packed or ""), _MAX_SUMMARY_BYTES)
         summary = json.loads(data)
-    except (ValueError, binascii.Error, zlib.error):
+    except (ValueError, RecursionError, binascii.Error, zlib.error):
         summary = None
     if not isinstance(summary, str):
         raise InvalidRequest(
