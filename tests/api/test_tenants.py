@@ -44,6 +44,7 @@ ANSWERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/messages", {"model": "fake", "messages": SAID, "max_tokens": 16}),
     ("/v1/messages/think", {"model": "fake", "messages": SAID, "max_tokens": 16}),
     ("/v1/responses", {"input": SAID[0]["content"]}),
+    ("/v1/responses/compact", {"model": "fake", "input": SAID[0]["content"]}),
     ("/v1/completions", {"prompt": SAID[0]["content"]}),
     ("/api/v1/generate", {"prompt": SAID[0]["content"]}),
 )
@@ -142,13 +143,15 @@ async def test_going_on_from_another_s_answer_is_going_on_from_none(
     mine: Tenant, yours: httpx.AsyncClient
 ) -> None:
     none = unknown(mine.ids)
-    for field, key in (
-        ("previous_response_id", "response_id"),
-        ("conversation", "conversation_id"),
+    for path, field, key in (
+        ("/v1/responses", "previous_response_id", "response_id"),
+        ("/v1/responses", "conversation", "conversation_id"),
+        ("/v1/responses/compact", "previous_response_id", "response_id"),
     ):
         said = []
         for ids in (mine.ids, none):
-            reply = await yours.post("/v1/responses", json={"input": "And?", field: ids[key]})
+            body = {"model": "fake", "input": "And?", field: ids[key]}
+            reply = await yours.post(path, json=body)
             said.append((reply.status_code, reply.text.replace(ids[key], none[key])))
         assert said[0] == said[1]
         assert said[0][0] == 404, said[0]
