@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from service.api.deps import ArchiveDep, ItemsDep, PrincipalDep
@@ -29,6 +30,7 @@ from service.domain.errors import ConversationNotFound
 router = APIRouter(prefix="/v1/conversations/{conversation_id}/items", tags=["conversations"])
 
 MAX_ITEMS = 20
+MAX_DEPTH = 64
 
 
 class NewPart(BaseModel):
@@ -56,8 +58,24 @@ class NewItem(BaseModel):
     @model_validator(mode="after")
     def _check_text(self) -> NewItem:
         """What it has beside its fields is kept and shown, too."""
-        well_formed(json.dumps(self.model_dump(), ensure_ascii=False))
+        whole = self.model_dump()
+        if _depth(whole) > MAX_DEPTH:
+            raise PydanticCustomError("depth", f"An item may be nested {MAX_DEPTH} levels deep")
+        well_formed(json.dumps(whole, ensure_ascii=False))
         return self
+
+
+def _depth(value: object) -> int:
+    """How many levels of lists and objects there are."""
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for each in level
+        if isinstance(each, dict | list)
+        for inner in (each.values() if isinstance(each, dict) else each)
+    ]:
+        depth += 1
+    return depth
 
 
 class ItemsBody(BaseModel):

@@ -57,6 +57,8 @@ async def test_an_item_that_says_little_is_kept_shown_and_taken_out(
         {"role": "user", "content": [{"type": "input_text", "text": "half \ud800 of it"}]},
         {"type": "function_call", "beside": ["\ud800"]},
         {"type": "function_call", "\ud800": 1},
+        {"type": "function_call", "deep": json.loads("[" * 65 + "]" * 65)},
+        {"type": "function_call", "deep": json.loads("[" * 800 + "]" * 800)},
     ],
 )
 async def test_an_item_that_cannot_be_meant_is_refused(
