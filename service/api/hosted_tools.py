@@ -6,7 +6,7 @@ Where nothing else is offered, or one of them is demanded, the request is refuse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from service.domain.errors import Unsupported
@@ -23,6 +23,17 @@ class Hosted:
 
     type: str
     where: str
+
+
+def hosted_among(
+    types: Iterable[str | None], run_by_clients: Collection[str | None]
+) -> tuple[Hosted, ...]:
+    """Those of a request's `tools`, told by their types, that no client runs."""
+    return tuple(
+        Hosted(kind or "", f"tools[{index}]")
+        for index, kind in enumerate(types)
+        if kind not in run_by_clients
+    )
 
 
 def refuse_or_leave_out(

@@ -47,11 +47,7 @@ _SLASH = re.compile(r"\\.|/", re.DOTALL)
 _SPACES = " \t\n\r\f"
 # Single characters that stand for themselves, or for one other, behind a backslash.
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f"}
-_KINDS = {
-    "d": "0-9",
-    "w": r"\w",
-    "s": r"\s",
-}
+_KINDS = {"d": "0-9", "w": r"\w"}
 
 
 def as_lark(grammar: Constraint) -> str:
@@ -78,8 +74,9 @@ def _with_terminals(grammar: str) -> str:
         return grammar
     rules = {rule["name"]: rule for rule in _RULE.finditer(grammar)}
     uses = {name: _used(rule["body"]) & rules.keys() for name, rule in rules.items()}
-    plain = {name for name in rules if not rules[name]["extra"] and _is_tree(name, uses)}
-    plain -= {name for name in rules if any(rules[n]["extra"] for n in _below(name, uses))}
+    below = {name: _below(name, uses) for name in rules}
+    others = {name for name in rules if rules[name]["extra"] or name in below[name]}
+    plain = {name for name in rules if name not in others and others.isdisjoint(below[name])}
 
     def renamed(word: re.Match[str]) -> str:
         name = word["name"]
@@ -108,11 +105,6 @@ def _below(name: str, uses: Mapping[str, set[str]]) -> set[str]:
         found.add(one)
         waiting |= uses[one] - found
     return found
-
-
-def _is_tree(name: str, uses: Mapping[str, set[str]]) -> bool:
-    """Whether neither the rule nor any that it needs refers to itself."""
-    return not any(one in _below(one, uses) for one in {name, *_below(name, uses)})
 
 
 def _without_alias(match: re.Match[str]) -> str:

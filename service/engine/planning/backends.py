@@ -100,11 +100,16 @@ def graphics_cards() -> list[GraphicsCard]:
     return cards
 
 
+def uses_cards(settings: EngineSettings) -> bool:
+    """Whether there is a graphics card, and it is to compute."""
+    return settings.gpu_layers != 0 and bool(graphics_cards())
+
+
 def on_card(settings: EngineSettings, choice: str) -> bool:
     """Whether something that pays on graphics cards is to be done: `choice` is on, off, or auto."""
     if choice != "auto":
         return choice == "on"
-    return settings.gpu_layers != 0 and bool(graphics_cards())
+    return uses_cards(settings)
 
 
 def check_cards(settings: EngineSettings) -> None:

@@ -1,9 +1,8 @@
 """Huge pages for the weights: a step of an answer goes through all of them.
 
 In pages of 4 KiB the processor looks up a hundred thousand addresses for half a billion parameters,
-again and again; on a virtual machine each look-up is two. Measured there: one, four and eight
-streams write 9, 6 and 5 % more from pages of 2 MiB. A mapped file rarely can have them, so the
-weights have to be read into memory of the process's own.
+again and again; on a virtual machine each look-up is two. A mapped file rarely can have them, so
+the weights have to be read into memory of the process's own.
 """
 
 from __future__ import annotations

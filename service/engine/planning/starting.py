@@ -110,10 +110,9 @@ def settle(
 def _copies(plan: MemoryPlan, settings: EngineSettings) -> bool:
     """Whether the processor reads so many weights that it gains by huge pages, and there is room
     for what the system keeps of the file as well."""
-    on_cards = settings.gpu_layers != 0 and bool(backends.graphics_cards())
     twice = plan.need.total + plan.need.weights
     is_large = plan.need.weights >= TINY_WEIGHT_BYTES
-    return is_large and not on_cards and twice <= _ROOMY_SHARE * plan.available
+    return is_large and not backends.uses_cards(settings) and twice <= _ROOMY_SHARE * plan.available
 
 
 def _what_to_try(wish: Wish, plan: MemoryPlan, records: Records | None) -> tuple[Sizes, str | None]:

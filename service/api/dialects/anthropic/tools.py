@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from service.api.dialects.anthropic.schemas import CountTokensBody, ToolBody
-from service.api.hosted_tools import Hosted, refuse_or_leave_out
+from service.api.hosted_tools import Hosted, hosted_among, refuse_or_leave_out
 from service.domain.chat import Tool, ToolCall, ToolChoice, ToolMode
 from service.domain.errors import InvalidRequest
 
+_CALLABLE = (None, "custom")
 _MODES = {
     "auto": ToolMode.AUTO,
     "any": ToolMode.REQUIRED,
@@ -29,20 +30,12 @@ def to_tools(body: CountTokensBody) -> tuple[Tool, ...]:
         accepted="'custom'",
         demanded=named[0] if named else None,
     )
-    return tuple(_to_tool(tool) for tool in body.tools or () if not _is_hosted(tool))
+    return tuple(_to_tool(tool) for tool in body.tools or () if tool.type in _CALLABLE)
 
 
 def hosted_tools(body: CountTokensBody) -> tuple[Hosted, ...]:
     """Those that nobody runs here."""
-    return tuple(
-        Hosted(tool.type or "", f"tools[{index}]")
-        for index, tool in enumerate(body.tools or ())
-        if _is_hosted(tool)
-    )
-
-
-def _is_hosted(tool: ToolBody) -> bool:
-    return tool.type not in (None, "custom")
+    return hosted_among((tool.type for tool in body.tools or ()), _CALLABLE)
 
 
 def _to_tool(tool: ToolBody) -> Tool:

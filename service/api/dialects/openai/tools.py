@@ -14,7 +14,7 @@ from service.api.dialects.openai.schemas import (
     ToolCallBody,
     ToolChoiceBody,
 )
-from service.api.hosted_tools import Hosted, refuse_or_leave_out
+from service.api.hosted_tools import Hosted, hosted_among, refuse_or_leave_out
 from service.domain.chat import Tool, ToolCall, ToolChoice, ToolMode
 from service.domain.errors import InvalidRequest
 
@@ -42,11 +42,7 @@ def to_tools(body: ChatCompletionBody) -> tuple[Tool, ...]:
 
 def hosted_tools(body: ChatCompletionBody) -> tuple[Hosted, ...]:
     """Those that nobody runs here."""
-    return tuple(
-        Hosted(tool.type, f"tools[{index}]")
-        for index, tool in enumerate(body.tools or ())
-        if tool.type not in _CALLABLE
-    )
+    return hosted_among((tool.type for tool in body.tools or ()), _CALLABLE)
 
 
 def custom_tools(body: ChatCompletionBody) -> frozenset[str]:

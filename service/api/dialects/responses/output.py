@@ -71,15 +71,17 @@ class Output:
 
     def _written(self, arguments: str) -> list[Wire]:
         """More of the open call."""
-        key, kind = "arguments", "function_call_arguments"
         if self._input is not None:
-            key, kind = "input", "custom_tool_call_input"
-            arguments = self._input.feed(arguments)
-        if not arguments or self._open is None:
+            return self._lengthen("input", self._input.feed(arguments))
+        return self._lengthen("arguments", arguments)
+
+    def _lengthen(self, key: str, text: str) -> list[Wire]:
+        """Text behind what the open call has under this key."""
+        if not text or self._open is None:
             return []
-        self._open[key] += arguments
+        self._open[key] += text
         where = {"item_id": self._open["id"], "output_index": len(self.items) - 1}
-        return [{"type": f"response.{kind}.delta", **where, "delta": arguments}]
+        return [{"type": f"response.{self._open['type']}_{key}.delta", **where, "delta": text}]
 
     def _begin(self, kind: str) -> list[Wire]:
         """Make sure that an item of this kind is open."""
@@ -144,11 +146,7 @@ class Output:
     def _rest(self) -> list[Wire]:
         """What was held back of a custom tool's text."""
         reader, self._input = self._input, None
-        if reader is None or self._open is None or not (text := reader.finish()):
-            return []
-        self._open["input"] += text
-        where = {"item_id": self._open["id"], "output_index": len(self.items) - 1}
-        return [{"type": "response.custom_tool_call_input.delta", **where, "delta": text}]
+        return [] if reader is None else self._lengthen("input", reader.finish())
 
     def _place(self) -> Wire:
         item = self.items[-1]
