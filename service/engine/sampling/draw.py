@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.sampling.candidates import (
-    Ids,
-    Row,
-    bound_below,
-    mass_of,
-    near,
-    weights_of,
-)
+from service.engine.sampling.candidates import Ids, Row, best_of, weights_of
 
 Mass = NDArray[np.float64]
 
@@ -27,56 +21,53 @@ DEPTH = 12.0
 # More candidates than this are looked at as arrays.
 MANY = 512
 
+# Usual logits, divided by less than this, are beyond what single precision has powers for.
+_COOL = 0.5
+
+# Where all weights together are less, single precision may have lost some that count.
+_LEAST = 1e-20
+
 _BLOCK = 64
 _ONES = np.ones(_BLOCK, np.float32)
 
 
 def from_row(logits: Row, temperature: float, draw: float) -> int:
-    """The token that `draw`, uniform in [0, 1), selects from the whole row.
+    """The token that `draw`, uniform in [0, 1), selects from the whole row. Raises `RunnerError`
+    for a row that is not made of numbers.
 
-    The likeliest tokens come first. The answer is the one that looking at all would give; all are
-    looked at only where that could be another.
+    Powers are taken of the logits as they are, which saves looking for the best one first; only
+    where single precision can't hold them is that one taken off.
     """
-    depth = DEPTH * temperature
-    best, ids = near(logits, depth)
-    weights = np.exp((logits[ids] - best) * np.float32(1 / temperature))
-    if ids.size <= MANY:
-        held = weights.tolist()
-        found = sum(held)
-        place = first_beyond(held, draw * found)
-        mass = sum(held[: place + 1])
-    else:
-        sums = cumulated(weights)
-        found = float(sums[-1])
-        place = place_in(sums, draw)
-        mass = float(sums[place])
-    if draw * (found + bound_below(logits, best, depth, temperature)) < mass:
-        return int(ids[place])
-    others = weights_of(logits, best, temperature)
-    others[ids] = 0.0
-    rest = mass_of(others)
-    target = draw * (found + rest)
-    if target < found or not rest:
-        return int(ids[place_in(cumulated(weights), target / found)])
-    return from_weights(others, (target - found) / rest)
+    if temperature >= _COOL:
+        with np.errstate(over="ignore"):
+            scaled = logits if temperature == 1.0 else logits * np.float32(1 / temperature)
+            weights = np.exp(scaled, out=None if scaled is logits else scaled)
+            mass = _mass_of_blocks(weights)
+        if _LEAST < mass[-1] < math.inf:
+            return _within(weights, mass, draw)
+    return from_weights(weights_of(logits, best_of(logits), temperature), draw)
 
 
 def from_weights(weights: Row, draw: float) -> int:
-    """The place that `draw` selects from all weights: first a block, then a place in it.
+    """The place that `draw` selects from all weights."""
+    return _within(weights, _mass_of_blocks(weights), draw)
 
-    Summing blocks by a matrix product is ten times as fast as cumulating a whole row.
-    """
-    num_blocks = weights.size // _BLOCK
-    if num_blocks < 2:
-        return place_in(cumulated(weights), draw)
-    head = num_blocks * _BLOCK
-    blocks = (weights[:head].reshape(num_blocks, _BLOCK) @ _ONES).tolist()
+
+def _mass_of_blocks(weights: Row) -> Mass:
+    """Running sums of blocks of weights. Summing them by a matrix product is ten times as fast as
+    cumulating a whole row."""
+    head = weights.size // _BLOCK * _BLOCK
+    blocks = weights[:head].reshape(-1, _BLOCK) @ _ONES
     if head < weights.size:
-        blocks.append(float(weights[head:].sum()))
-    target = draw * sum(blocks)
-    block = first_beyond(blocks, target)
+        blocks = np.append(blocks, weights[head:].sum())
+    return cumulated(blocks)
+
+
+def _within(weights: Row, mass: Mass, draw: float) -> int:
+    """First a block, by the running sums of all, then a place in it."""
+    block = place_in(mass, draw)
     start = block * _BLOCK
-    inside = max(0.0, target - sum(blocks[:block]))
+    inside = draw * float(mass[-1]) - (float(mass[block - 1]) if block else 0.0)
     return start + first_beyond(weights[start : start + _BLOCK].tolist(), inside)
 
 

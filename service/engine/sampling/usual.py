@@ -12,13 +12,7 @@ import numpy as np
 
 from service.domain.sampling import Sampling
 from service.engine.runner import RunnerError
-from service.engine.sampling.candidates import (
-    Ids,
-    Row,
-    at_least_top,
-    bound_below,
-    near,
-)
+from service.engine.sampling.candidates import Ids, Row, at_least_top, bound_below, near
 from service.engine.sampling.draw import COLDEST, DEPTH, MANY, first_beyond, from_row
 
 
@@ -34,11 +28,7 @@ def is_usual(sampling: Sampling) -> bool:
 
 
 class UsualChoice:
-    """The choices of one stream with usual options.
-
-    How deep the top-k candidates lay last time says where to look for them next time: that saves
-    finding it out, and changes nothing else.
-    """
+    """The choices with usual options."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._top_k = sampling.top_k
@@ -46,14 +36,13 @@ class UsualChoice:
         self._min_p = sampling.min_p
         self._min_p_depth = -math.log(sampling.min_p) if sampling.min_p > 0.0 else math.inf
         self._temperature = max(sampling.temperature, COLDEST)
-        self._depth = 0.0
 
     def choose(self, logits: Row, draw: float) -> int | None:
         """The token that `draw` selects; None where this way would not be quicker, or not exact."""
         if self._top_k > 0:
             if self._top_k > MANY:
                 return None
-            return self._among(logits, self._top(logits), draw)
+            return self._among(logits, at_least_top(logits, self._top_k), draw)
         if self._top_p < 1.0:
             best, ids = near(logits, DEPTH)
             return self._among(logits, ids, draw, bound_below(logits, best, DEPTH, 1.0))
@@ -61,12 +50,6 @@ class UsualChoice:
             _, ids = near(logits, self._min_p_depth)
             return self._among(logits, ids, draw)
         return from_row(logits, self._temperature, draw)
-
-    def _top(self, logits: Row) -> Ids:
-        _, ids = near(logits, self._depth)
-        if self._top_k <= ids.size <= 4 * self._top_k + 16:
-            return ids
-        return at_least_top(logits, self._top_k)
 
     def _among(self, logits: Row, ids: Ids, draw: float, others: float = 0.0) -> int | None:
         """Among `ids`, beside which others count that weigh `others` together at most, the best
@@ -81,8 +64,6 @@ class UsualChoice:
         if not below.size or not math.isfinite(below[0]):
             raise RunnerError("the model's logits are not numbers")
         below -= below[0]
-        if self._top_k > 0:
-            self._depth = min(float(below[-1]) + 1.0, 30.0)
         weights: list[float] = np.exp(-below).tolist()
         count = self._count(weights, others)
         if count is None:
