@@ -183,7 +183,7 @@ class LlamaRunner:
         return token_id in self._vocabulary.ends
 
     def piece(self, token_id: int) -> bytes:
-        return self._vocabulary.pieces[token_id]
+        return self._vocabulary.pieces.of(token_id)
 
     # --- steps --------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import chain, groupby, pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -17,6 +17,7 @@ from service.domain.chat import Prompt
 from service.domain.errors import InvalidRequest
 from service.engine import library
 from service.engine.sampling.dry import Breakers, find_breakers
+from service.engine.spellings import Spellings
 from service.engine.strangers import find_strangers
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = (
@@ -45,7 +46,7 @@ class Vocabulary:
         self._vocab = vocab
         self._max_prompt_bytes = max_prompt_bytes
         self.size = int(llama.llama_vocab_n_tokens(vocab))
-        self.pieces = _read_pieces(vocab, self.size)
+        self.pieces = Spellings(_read_pieces(vocab, self.size))
         self.ends = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(vocab, i))
         self.suppressed = _read_suppressed(vocab)
         self.adds_bos = bool(llama.llama_vocab_get_add_bos(vocab))
@@ -56,8 +57,8 @@ class Vocabulary:
         self._reserved = _any_of({s for s in self._control | self._markup if len(s) > 1})
         kind = llama.llama_vocab_type(vocab)
         self._keeps_text = kind in (llama.LLAMA_VOCAB_TYPE_SPM, llama.LLAMA_VOCAB_TYPE_BPE)
-        named = (spelling.encode() for spelling in self._control)
-        self._longest_token = max(1, *map(len, chain(self.pieces, named)))
+        named = (len(spelling.encode()) for spelling in self._control)
+        self._longest_token = max(1, self.pieces.longest, *named)
         plain = partial(self._tokenize_piece, parse_special=False)
         self._strangers = find_strangers(vocab, self.size, plain)
         self._longest = max((len(s) for s in self._control | self._markup), default=1)
@@ -96,7 +97,7 @@ class Vocabulary:
 
     def spell(self, token_ids: Iterable[int]) -> list[bytes]:
         """The bytes of each token; control tokens, which have none in text, by their names."""
-        return [self.pieces[i] or _text(self._vocab, i).encode() for i in token_ids]
+        return [self.pieces.of(i) or _text(self._vocab, i).encode() for i in token_ids]
 
     def around(self) -> tuple[list[int], list[int]]:
         """What the model expects before and after a text that stands alone: `[CLS]`, `[SEP]`."""
@@ -198,7 +199,7 @@ class Vocabulary:
             return self._tokenize_text(rest.decode("utf-8", "replace"), parse_special=False)
 
         breakers = [text.encode("utf-8", "replace") for text in texts]
-        return find_breakers(breakers, self.pieces, tokenize)
+        return find_breakers(breakers, list(self.pieces), tokenize)
 
     def _segments(self, text: str, untrusted: list[range]) -> list[_Segment]:
         """Stretches in which every reserved spelling that is left may be read as a token."""
@@ -307,7 +308,7 @@ def _text(vocab: Any, token_id: int) -> str:
     return bytes(llama.llama_vocab_get_text(vocab, token_id)).decode("utf-8", "replace")
 
 
-def _read_pieces(vocab: Any, size: int) -> list[bytes]:
+def _read_pieces(vocab: Any, size: int) -> Iterator[bytes]:
     """The bytes of every token; none for control tokens."""
     to_piece = library.function(
         "llama_token_to_piece",
@@ -318,15 +319,13 @@ def _read_pieces(vocab: Any, size: int) -> list[bytes]:
     )
     room = 256
     buffer = ctypes.create_string_buffer(room)
-    pieces = []
     for token_id in range(size):
         length = to_piece(vocab, token_id, buffer, room, 0, False)
         if length < 0:
             room = -length
             buffer = ctypes.create_string_buffer(room)
             length = to_piece(vocab, token_id, buffer, room, 0, False)
-        pieces.append(buffer.raw[:length])
-    return pieces
+        yield buffer.raw[:length]
 
 
 def _read_suppressed(vocab: Any) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -235,7 +235,7 @@ def test_dry_is_llama_cpps_after_every_token_and_after_any_prompt(
             assert np.allclose(found, expected, rtol=1e-5)
 
 
-def repetitive(pieces: Sequence[bytes]) -> list[int]:
+def repetitive(pieces: Iterable[bytes]) -> list[int]:
     """Tokens of a small choice, some of them breakers, with a long stretch that comes twice."""
     known = (b"the", b" a", b"is", b":", b"\n")
     few = [*range(300, 304), *(i for i, piece in enumerate(pieces) if piece in known)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llguidance import LLTokenizer, TokenizerWrapper
 
 from service.engine.grammar.alphabet import Alphabet
+from service.engine.spellings import Spellings
 
 END = 256
 NAMED = {END: b"<end>", 257: b"<tool_call>"}
@@ -24,7 +25,7 @@ class ByteTokenizer:
 
 
 def create_alphabet() -> Alphabet:
-    spellings = [bytes([i]) for i in range(END)] + list(NAMED.values())
+    spellings = Spellings([bytes([i]) for i in range(END)] + list(NAMED.values()))
     return Alphabet(
         spellings, frozenset({END}), lambda: LLTokenizer(TokenizerWrapper(ByteTokenizer()))
     )

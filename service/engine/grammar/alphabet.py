@@ -11,6 +11,7 @@ import llama_cpp.llama_cpp as llama
 from llguidance import LLTokenizer
 
 from service.engine import library
+from service.engine.spellings import Spellings
 from service.engine.vocabulary import Vocabulary
 
 # llguidance's mark of a token that no text stands for.
@@ -32,7 +33,7 @@ class Alphabet:
     """The tokens as a grammar sees them: the bytes of each, those that end an answer, and a
     tokenizer, whose making takes a fifth of a second where the vocabulary is large."""
 
-    spellings: list[bytes]
+    spellings: Spellings
     ends: frozenset[int]
     create_tokenizer: Callable[[], LLTokenizer]
 
@@ -44,10 +45,10 @@ def create_alphabet(vocabulary: Vocabulary) -> Alphabet:
     `<tool_call>`, `<|im_end|>`, and `<TOOL_CALLS>` for what the model spells `[TOOL_CALLS]`.
     """
     names = {name.encode() for name in (*vocabulary.control_tokens, *vocabulary.markup_tokens)}
-    spellings = [
+    spellings = Spellings(
         piece or bytes(llama.llama_vocab_get_text(vocabulary.address, token_id))
         for token_id, piece in enumerate(vocabulary.pieces)
-    ]
+    )
 
     def create() -> LLTokenizer:
         tokens = [_marked(text) if text in names else text for text in spellings]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service import metrics
 from service.engine.runner import DeadEnd, Matcher
+from service.engine.spellings import Spellings
 
 # Bytes of white space between a thought and what is held to a grammar.
 _MAX_GAP = 4
@@ -65,7 +66,7 @@ class LaterMatcher:
     """
 
     def __init__(
-        self, strict: Matcher, after: bytes, spellings: list[bytes], ends: frozenset[int]
+        self, strict: Matcher, after: bytes, spellings: Spellings, ends: frozenset[int]
     ) -> None:
         self._strict = strict
         self._after = after
@@ -79,7 +80,7 @@ class LaterMatcher:
     def validate(self, token_id: int) -> bool:
         if self._is_strict:
             return self._strict.validate(token_id) or self._is_gap(token_id)
-        rest = self._behind(self._tail + self._spellings[token_id])
+        rest = self._behind(self._tail + self._spellings.of(token_id))
         return token_id not in self._ends and (rest is None or not rest.strip())
 
     def allowed(self) -> Mask:
@@ -87,19 +88,18 @@ class LaterMatcher:
             return self._strict.allowed()
         mask: Mask = np.ones(len(self._spellings), np.bool_)
         mask[list(self._ends)] = False
-        last = self._after[-1:]
-        for token_id, spelling in enumerate(self._spellings):
-            if last in spelling and not self.validate(token_id):
+        for token_id in self._spellings.holding(self._after[-1:]):
+            if not self.validate(token_id):
                 mask[token_id] = False
         return mask
 
     def consume(self, token_id: int) -> None:
         if not self._is_strict:
-            text = self._tail + self._spellings[token_id]
+            text = self._tail + self._spellings.of(token_id)
             self._is_strict = self._behind(text) is not None
             self._tail = text[-len(self._after) :]
         elif self._is_gap(token_id) and not self._strict.validate(token_id):
-            self._gap -= len(self._spellings[token_id])
+            self._gap -= len(self._spellings.of(token_id))
         else:
             self._gap = 0
             self._strict.consume(token_id)
@@ -113,7 +113,7 @@ class LaterMatcher:
         return copy
 
     def _is_gap(self, token_id: int) -> bool:
-        text = self._spellings[token_id]
+        text = self._spellings.of(token_id)
         return 0 < len(text) <= self._gap and text.isspace()
 
     def _behind(self, text: bytes) -> bytes | None:
