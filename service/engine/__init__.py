@@ -3,3 +3,7 @@
 Owns everything between token ids in and text out, and is the only importer of `llama_cpp`.
 Never sees HTTP, JSON bodies, chat templates, principals or SQL.
 """
+
+from service.engine.binding import leave_package_unread
+
+leave_package_unread()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import llama_cpp
+from service.engine.binding import version
 
 # A state's layout, as `Cells.save` writes it; raised when that changes.
 _LAYOUT = 1
@@ -30,5 +30,5 @@ def print_of(path: Path) -> str:
 
 def fingerprint_of(*facts: object) -> str:
     """One name for all these facts, this llama.cpp and this layout."""
-    all_facts = repr((_LAYOUT, llama_cpp.__version__, facts))
+    all_facts = repr((_LAYOUT, version(), facts))
     return hashlib.sha256(all_facts.encode()).hexdigest()[:32]

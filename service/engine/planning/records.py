@@ -12,9 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
 from service.engine import library
+from service.engine.binding import version
 from service.engine.planning import backends, machine
 from service.engine.planning.attempts import Attempts, write_atomically
 from service.engine.planning.calibrate import Calibration
@@ -22,7 +21,7 @@ from service.engine.planning.measuring import to_calibration
 from service.settings import EngineSettings
 
 # What is measured, and how; another number makes what was kept worthless.
-_METHOD = 1
+_METHOD = 2
 
 Facts = Mapping[str, Any]
 
@@ -71,7 +70,7 @@ class Records:
             "processor": [name, *sorted(instructions)],
             "cores": [machine.usable_cores(), machine.physical_cores()],
             "cards": [card.name for card in backends.graphics_cards()],
-            "build": [llama_cpp.__version__, backends.load(), *_stamp(build)],
+            "build": [version(), backends.load(), *_stamp(build)],
             "settings": [
                 *(settings.threads, settings.batch_tokens, settings.blas, settings.gpu_layers),
                 settings.slots,

@@ -1,0 +1,27 @@
+"""The binding's C functions, without what else is in its package.
+
+`import llama_cpp.llama_cpp` would execute `llama_cpp/__init__.py` first. That brings chat formats,
+templates, a cache on disk and sqlite3, none of which is used here: 11 MB in every engine process.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import PathFinder
+from importlib.metadata import version as version_of
+from importlib.util import module_from_spec
+
+
+def leave_package_unread() -> None:
+    """Let `llama_cpp` stand for its folder, so that its modules are imported one by one. Nothing
+    changes where it has been imported as a whole, or is not installed."""
+    if "llama_cpp" in sys.modules:
+        return
+    spec = PathFinder.find_spec("llama_cpp")
+    if spec is not None:
+        sys.modules["llama_cpp"] = module_from_spec(spec)
+
+
+def version() -> str:
+    """Of the binding, and so of llama.cpp."""
+    return version_of("llama-cpp-python")
