@@ -75,6 +75,8 @@ def test_threads_that_wait_sleep_soon_unless_the_operator_decided_otherwise(
         ("PARLEY_API__PORT", "99999", "PARLEY_API__PORT='99999' is not accepted"),
         ("PARLEY_ENGINE__BLAS", "maybe", "'auto', 'on' or 'off'"),
         ("PARLEY_DRAIN_SECONDS", "soon", "PARLEY_DRAIN_SECONDS='soon' is not accepted"),
+        ("PARLEY_MODEL__SERVED_NAME", "a b", "PARLEY_MODEL__SERVED_NAME='a b' is not accepted"),
+        ("PARLEY_MODEL__SERVED_NAME", "x" * 201, "at most 200 characters"),
         ("PARLEY_ENGINE__SLOTZ", "4", "PARLEY_ENGINE__SLOTZ is not a setting"),
     ],
 )
