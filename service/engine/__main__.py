@@ -126,9 +126,7 @@ class EngineProcess:
             recall = Recall(runner, cache, sight)
             tokenizer = Tokenizer(runner, compiler, self._server, recall)
             thread = tokenizer.start()
-            # Nothing of what is loaded will ever be garbage: keep the collector away from it.
-            gc.collect()
-            gc.freeze()
+            _settle_memory()
             self._server.call(lambda: self._open(runner, engine, tokenizer, seconds))
             exit_code = engine.run()
             metrics.MODEL_LOADED.labels(name).set(0)
@@ -161,8 +159,7 @@ class EngineProcess:
             metrics.MODEL_LOAD_SECONDS.labels(model.name).set(seconds)
             metrics.MODEL_LOADED.labels(model.name).set(1)
             thread = work.start()
-            gc.collect()
-            gc.freeze()
+            _settle_memory()
             self._server.call(lambda: self._open_vectors(work, seconds))
             exit_code = work.embedder.run()
             metrics.MODEL_LOADED.labels(model.name).set(0)
@@ -249,6 +246,14 @@ def _resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+def _settle_memory() -> None:
+    """Give back what loading has left over. Nothing of what is there now will ever be garbage: keep
+    the collector away from it."""
+    gc.collect()
+    gc.freeze()
+    library.give_back_memory()
+
+
 def _end_process(arguments: threading.ExceptHookArgs) -> None:
     """A thread died of what it did not expect: the process is not whole any more."""
     name = arguments.thread.name if arguments.thread else "unknown"
@@ -284,6 +289,7 @@ def main(command_line: list[str] | None = None) -> int:
         status.failed(error.message)
         return EXIT_UNUSABLE
     log.configure(settings.log, role="engine")
+    library.use_one_heap()
     threading.excepthook = _end_process
     return EngineProcess(arguments, settings, status).run()
 

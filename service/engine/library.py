@@ -103,7 +103,15 @@ def overhearing() -> Iterator[list[str]]:
     try:
         yield lines
     finally:
-        _journal.overheard = None
+        _journal.overheard = around
+        if around is not None:
+            around += lines
+
+
+def use_one_heap() -> None:
+    """Keep all threads' memory in one place, for the C library would make one for each thread, and
+    what one of them frees is of no use to the others. Call before there is a second thread."""
+    _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:
@@ -138,6 +146,8 @@ def function(name: str, result: Any, *arguments: Any, keep_gil: bool = False) ->
 
 
 _libc = ctypes.CDLL(None)
+# malloc.h
+_M_ARENA_MAX = -8
 _libc.setenv.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int]
 _set_abort_callback = function("ggml_set_abort_callback", ctypes.c_void_p, ctypes.c_void_p)
 
