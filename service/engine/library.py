@@ -99,7 +99,7 @@ def directory() -> Path:
 def overhearing() -> Iterator[list[str]]:
     """Everything that llama.cpp says meanwhile, at every level, as it comes."""
     lines: list[str] = []
-    _journal.overheard = lines
+    around, _journal.overheard = _journal.overheard, lines
     try:
         yield lines
     finally:
