@@ -21,9 +21,6 @@ SMALL = 8192
 
 _LINES = 64
 
-# Every how many-th token estimates the others; a prime, so that no pattern is missed.
-_STRIDE = 61
-
 
 def best_of(logits: Row) -> np.float32:
     """The highest logit. Raises `RunnerError` for a row that is not made of numbers."""
@@ -44,13 +41,12 @@ def at_least(logits: Row, threshold: np.float32) -> Ids:
 
 def at_least_top(logits: Row, count: int) -> Ids:
     """The ids of the `count` likeliest tokens and of few others, in ascending order; of those that
-    can come, where these are fewer."""
+    can come, where these are fewer. Raises `RunnerError` like `best_of`."""
     size = logits.size
     if count >= size:
         return np.arange(size)
     small = size <= SMALL
-    table = _table(logits, 32 if small else _LINES)
-    columns = table.max(axis=0)
+    table, columns, _ = _columns(logits, 32 if small else _LINES)
     cut = columns.size - count
     if cut > count:
         # Each column whose best is among the `count` best columns holds one token at least.
@@ -72,10 +68,7 @@ def near(logits: Row, depth: float) -> tuple[np.float32, Ids]:
     if logits.size <= SMALL:
         best = best_of(logits)
         return best, at_least(logits, best - np.float32(depth))
-    table = _table(logits, _LINES)
-    columns = table.max(axis=0)
-    rest = logits[table.size :]
-    best = best_of(np.append(columns, rest) if rest.size else columns)
+    table, columns, best = _columns(logits, _LINES)
     return best, _from_table(logits, table, columns, best - np.float32(depth))
 
 
@@ -112,18 +105,13 @@ def mass_of(weights: Row) -> float:
     return float(sums.sum(dtype=np.float64)) + float(weights[size:].sum())
 
 
-def bound_below(logits: Row, best: np.float32, depth: float, temperature: float) -> float:
-    """What all tokens more than `depth` below the best one can weigh together, at most.
-
-    In large vocabularies as far as every 61st of them tells: the estimate and five times its
-    standard error."""
-    if logits.size <= SMALL:
-        return logits.size * math.exp(-depth / temperature)
-    sample = logits[::_STRIDE]
-    weights = weights_of(sample[sample < best - np.float32(depth)], best, temperature)
-    error = math.sqrt(_STRIDE * float(weights @ weights) * _STRIDE)
-    least = 4 * _STRIDE * math.exp(-depth / temperature)
-    return _STRIDE * float(weights.sum()) + 5 * error + least
+def _columns(logits: Row, lines: int) -> tuple[Row, Row, np.float32]:
+    """The row, but for its last few, as a table; the best of each column, and the best of all.
+    Raises `RunnerError` like `best_of`."""
+    table = _table(logits, lines)
+    columns = table.max(axis=0)
+    rest = logits[table.size :]
+    return table, columns, best_of(np.append(columns, rest) if rest.size else columns)
 
 
 def _table(logits: Row, lines: int) -> Row:

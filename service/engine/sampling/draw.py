@@ -18,9 +18,6 @@ COLDEST = 1e-4
 # A token this far below the best one, in units of the temperature, seldom matters.
 DEPTH = 12.0
 
-# More candidates than this are looked at as arrays.
-MANY = 512
-
 # Usual logits, divided by less than this, are beyond what single precision has powers for.
 _COOL = 0.5
 

@@ -38,13 +38,7 @@ def chooser(sampling: Sampling, random: Callable[[], float]) -> Callable[[Row], 
     if not is_usual(sampling):
         return partial(_choose_any, sampling=sampling, random=random)
     usual = UsualChoice(sampling)
-
-    def chosen(logits: Row) -> int:
-        draw = random()
-        token_id = usual.choose(logits, draw)
-        return _choose_any(logits, sampling, lambda: draw) if token_id is None else token_id
-
-    return chosen
+    return lambda logits: usual.choose(logits, random())
 
 
 def _choose_any(logits: Row, sampling: Sampling, random: Callable[[], float]) -> int:
