@@ -88,6 +88,39 @@ async def test_a_streamed_chat_says_a_tools_name_once(
     assert {call["index"] for call in calls} == {0}
 
 
+async def test_a_call_that_is_cut_anywhere_says_as_much_in_a_stream_as_whole(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    written = called("apply_patch", input=TEXT)
+    ended = written.index("</tool_call>")
+    last = ""
+    for cut in range(written.index('"arguments": ') + len('"arguments": '), ended):
+        engine.answers(*[written[:cut]] * 2)
+        (choice,) = (await client.post("/v1/chat/completions", json=chat())).json()["choices"]
+        frames = frames_of(await client.post("/v1/chat/completions", json=chat(stream=True)))
+        deltas = [frame["choices"][0]["delta"] for frame in frames]
+        streamed = [call for delta in deltas for call in delta.get("tool_calls", ())]
+        whole = choice["message"].get("tool_calls", ())
+        assert [call["index"] for call in streamed if "id" in call] == [*range(len(whole))]
+        told = "".join(call["custom"]["input"] for call in streamed)
+        assert told == "".join(call["custom"]["input"] for call in whole), written[:cut]
+        last = told
+    assert last == TEXT
+
+
+async def test_calls_that_are_cut_in_several_answers_each_say_their_own(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    head = '<tool_call>\n{"name": "apply_patch", "arguments": '
+    engine.answers(head + '{"in', head + '{"input"')
+    frames = frames_of(await client.post("/v1/chat/completions", json=chat(stream=True, n=2)))
+    told = {0: "", 1: ""}
+    for choice in (frame["choices"][0] for frame in frames):
+        for call in choice["delta"].get("tool_calls", ()):
+            told[choice["index"]] += call["custom"]["input"]
+    assert told == {0: '{"in', 1: '{"input"'}
+
+
 async def test_calls_with_text_are_told_as_the_model_wrote_them(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:

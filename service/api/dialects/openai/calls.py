@@ -28,6 +28,10 @@ class CallWords(Protocol):
         """What a frame of a choice says of a call; None where nothing is certain yet."""
         ...
 
+    def rest(self, choice: int) -> Wire | None:
+        """What a frame says at a choice's end that was not certain before; None for nothing."""
+        ...
+
 
 def call_words(body: ChatCompletionBody) -> CallWords:
     """The words for one answer to this request."""
@@ -44,6 +48,9 @@ class FunctionWords:
 
     def delta(self, choice: int, delta: ToolCallDelta) -> Wire | None:
         return {"function_call": to_function_delta(delta)}
+
+    def rest(self, choice: int) -> Wire | None:
+        return None
 
 
 class ToolWords:
@@ -73,6 +80,16 @@ class ToolWords:
             return {"tool_calls": [{"index": delta.index, kind: {key: written}}]}
         told = {"name": delta.name, key: written}
         return {"tool_calls": [{"index": delta.index, "id": delta.id, "type": kind, kind: told}]}
+
+    def rest(self, choice: int) -> Wire | None:
+        """What was held back of text whose call was cut short."""
+        held = {
+            index: text
+            for (place, index), reader in self._inputs.items()
+            if place == choice and (text := reader.finish())
+        }
+        calls = [{"index": index, "custom": {"input": text}} for index, text in held.items()]
+        return {"tool_calls": calls} if calls else None
 
     def _reply(self, call: ToolCall) -> Wire:
         if call.name in self._custom:

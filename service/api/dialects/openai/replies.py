@@ -194,7 +194,9 @@ class CompletionFrames:
         if isinstance(event, Finished):
             word = _to_word(event, self._calls).encode()
             ending = b'{},"logprobs":null,"finish_reason":"%b"}]' % word
-            return self._before[choice] + ending + self._after
+            rest = self._calls.rest(choice)
+            before = self._frame(choice, rest) if rest else b""
+            return before + self._before[choice] + ending + self._after
         raise TypeError(f"{type(event).__name__} has no frame in this dialect")
 
     def _frame(
