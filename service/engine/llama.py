@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from service.engine.description import describe
 from service.engine.grammar.alphabet import create_alphabet, special_names
 from service.engine.grammar.grammars import Grammars
 from service.engine.grammar.trial import Trial
+from service.engine.kernels import Kernels
 from service.engine.kv.cells import Cells
 from service.engine.kv.fingerprint import fingerprint_of, print_of
 from service.engine.planning import backends
-from service.engine.planning.backends import Blas
 from service.engine.planning.loading import LoadedModel
 from service.engine.planning.memory import Sizes
 from service.engine.planning.records import Records
@@ -82,7 +83,7 @@ def create_runner(
         start = prepare(settings, model_path, on_progress, records, owned)
         fitting = settings.model_copy(update={"slots": start.sizes.slots})
         runner = LlamaRunner(start.model, start.context, fitting, model_name)
-        runner.computes_as(start.tuning)
+        runner.computes_as(start.tuning, start.buffer_bytes)
         runner.drafter = start.drafter
         if adapters:
             apply(start.model.pointer, start.context, adapters)
@@ -99,10 +100,7 @@ class LlamaRunner:
         self, model: LoadedModel, context: Any, settings: EngineSettings, name: str
     ) -> None:
         self._closing = ExitStack()
-        self._tuning = Tuning(0, 0)  # as the context was opened
-        self._num_threads = 0
-        self._blas: Blas | None = None  # where it is in use at all
-        self._bulk_from = 0
+        self._kernels = Kernels(context)
         self.drafter: Drafter | None = None
         self.notice: str | None = None
         self.degraded: str | None = None
@@ -146,16 +144,14 @@ class LlamaRunner:
         self.info = adapted(self.info, adapters)
         self._model_print = fingerprint_of(self._model_print, *(a.identity for a in adapters))
 
-    def computes_as(self, tuning: Tuning) -> None:
-        """With these threads, and with BLAS only where it pays."""
-        self._tuning = tuning
-        if tuning.blas_from is not None:
-            self._bulk_from, self._blas = tuning.blas_from, Blas()
+    def computes_as(self, tuning: Tuning, buffer_bytes: int = 0) -> None:
+        """With these kernels, working in so many bytes."""
+        self._kernels.adopt(tuning, buffer_bytes)
 
     @property
     def bulk_rows(self) -> int | None:
         """The fewest tokens in one call for which BLAS pays."""
-        return self._tuning.blas_from
+        return self._kernels.tuning.blas_from
 
     @property
     def can_cut(self) -> bool:
@@ -172,7 +168,8 @@ class LlamaRunner:
     @property
     def fingerprint(self) -> str:
         """Of the model, of llama.cpp, and of all that decides how a state is laid out."""
-        return fingerprint_of(self._model_print, self.num_slots, self._tuning.flash_attention)
+        attention = self._kernels.tuning.flash_attention
+        return fingerprint_of(self._model_print, self.num_slots, attention)
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -190,10 +187,7 @@ class LlamaRunner:
     def prefill(self, parts: Sequence[PrefillPart]) -> None:
         self._check_parts(parts)
         self._abort.lower()
-        self._use_threads(self._tuning.prefill_threads)
-        if self._blas is not None:
-            total = sum(len(part.token_ids) for part in parts)
-            self._blas.use(total >= self._bulk_from)
+        self._kernels.for_prompts(parts)
         self._read(parts)
 
     def decode(self, rows: Sequence[DecodeRow]) -> None:
@@ -211,9 +205,7 @@ class LlamaRunner:
             token_ids.append(row.token_id)
         self._check_tokens(token_ids)
         self._abort.lower()
-        self._use_threads(self._tuning.decode_threads)
-        if self._blas is not None:
-            self._blas.use(False)
+        self._kernels.for_steps(rows)
         count = len(slots)
         self._batch.token[:count] = token_ids
         self._batch.position[:count] = positions
@@ -225,12 +217,21 @@ class LlamaRunner:
 
     def warm_up(self) -> None:
         """Touch all weights and run the shapes of the first requests, so that they don't pay."""
-        token_id = self._ordinary_token()
         chunk = min(_WARM_UP_TOKENS, self.max_batch_tokens, self.slot_length - 1)
-        self.prefill([PrefillPart(0, 0, [token_id] * chunk)])
-        self.decode([DecodeRow(0, chunk, token_id)])
+        token_ids = self._ordinary_tokens(chunk)
+
+        def read() -> Row:
+            self.trim(0, 0)
+            # Two calls, or the second reading would take over the graph of the first.
+            self._read([PrefillPart(0, 0, token_ids[:1])])
+            self._read([PrefillPart(0, 1, token_ids[1:], end=True)])
+            return self._row(0).copy()
+
+        self.prefill([PrefillPart(0, 0, token_ids)])
+        self._kernels.prove(read)
+        self.decode([DecodeRow(0, chunk, token_ids[0])])
         self.trim(0, 0)
-        self.decode([DecodeRow(slot, 0, token_id) for slot in range(self.num_slots)])
+        self.decode([DecodeRow(slot, 0, token_ids[0]) for slot in range(self.num_slots)])
         for slot in range(self.num_slots):
             self.trim(slot, 0)
 
@@ -350,11 +351,6 @@ class LlamaRunner:
         if ends:
             self._take_logits([*ends.values()], [*ends])
 
-    def _use_threads(self, count: int) -> None:
-        if count != self._num_threads:
-            self._num_threads = count
-            llama.llama_set_n_threads(self._context, count, count)
-
     def _run(self, count: int, slots: Sequence[int], outputs: slice | list[int]) -> None:
         self._submit(self._batch.close(count, outputs=outputs), count, slots)
 
@@ -391,10 +387,13 @@ class LlamaRunner:
             return None, self._row(row)
         return self._card.best(self._row_places[row])
 
-    def _ordinary_token(self) -> int:
-        return next(i for i in range(self._vocabulary.size) if not self.is_end(i))
+    def _ordinary_tokens(self, count: int) -> list[int]:
+        """From all over the vocabulary, no ends among them."""
+        size = self._vocabulary.size
+        ids = (i for i in range(0, size, max(1, size // (4 * count))) if not self.is_end(i))
+        return list(islice(cycle(ids), count))
 
     def _probe_cut(self) -> bool:
         """Whether the end of a slot can be forgotten; recurrent memory can only be emptied."""
-        self.prefill([PrefillPart(0, 0, [self._ordinary_token()] * 2)])
+        self.prefill([PrefillPart(0, 0, self._ordinary_tokens(2))])
         return self._cells.cuts_at(1)

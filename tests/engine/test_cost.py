@@ -129,10 +129,21 @@ def test_far_into_a_prompt_the_same_rows_cost_more_and_chunks_are_smaller() -> N
     costs = model(decode=0.04, prefill=0.004)
     for start in (600, 1000, 2000, 3000) * 10:
         costs.read(16, start, 0.064 + 7e-6 * 16 * start)
-    assert costs.per_position == pytest.approx(7e-6, rel=0.1)
+    assert costs.few_at_position.per_position == pytest.approx(7e-6, rel=0.1)
     near, far = costs.rows_beside(1, 0), costs.rows_beside(1, 3000)
     assert far < near / 3
     assert 0.04 + costs.call_seconds(far, 3000) <= costs.gap(1)
+
+
+def test_attention_of_many_rows_is_another_matter_than_that_of_few() -> None:
+    costs = model(decode=0.04, prefill=0.004)
+    for start in (600, 1000, 2000, 3000) * 10:
+        costs.read(16, start, 0.064 + 6e-6 * 16 * start)
+    assert costs.call_seconds(128, 2000) == pytest.approx(0.512 + 6e-6 * 128 * 2064, rel=0.2)
+    for start in (600, 1000, 2000, 3000) * 10:
+        costs.read(128, start, 0.512 + 1e-6 * 128 * start)
+    assert costs.call_seconds(128, 2000) == pytest.approx(0.512 + 1e-6 * 128 * 2064, rel=0.1)
+    assert costs.call_seconds(16, 2000) == pytest.approx(0.064 + 6e-6 * 16 * 2008, rel=0.1)
 
 
 def bulk() -> CostModel:

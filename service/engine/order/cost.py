@@ -18,6 +18,8 @@ _WEIGHT_OF_SLOW, _WEIGHT_OF_QUICK = 0.125, 0.25
 _ABSURD = 2.0
 # Below this position a call tells what its rows cost; from there on, what attention does.
 _ATTENTION_FROM = 512.0
+# From so many rows on attention looks at several at once.
+_MANY_ROWS = 64
 # Attention never costs a row more than everything else does, so near the beginning.
 _LEAST_POSITION = 256.0
 # While prompts are read, a gap of a running stream is up to so many of its steps long.
@@ -120,6 +122,30 @@ def _size_of(rows: int) -> int:
 
 
 @dataclass(slots=True)
+class AttentionCost:
+    """What a row costs more for every token before it, in seconds."""
+
+    per_position: float = 0.0
+    known: bool = False
+
+    def observe(self, positions: float, seconds: float, highest: float) -> None:
+        """Rows that had `positions` tokens before them, summed up, took `seconds` longer."""
+        if self.known:
+            highest = min(highest, _ABSURD * self.per_position)
+        seen = min(max(0.0, seconds / positions), highest)
+        if not self.known:
+            if seen > 0:
+                self.per_position, self.known = seen, True
+            return
+        weight = _WEIGHT_OF_SLOW if seen > self.per_position else _WEIGHT_OF_QUICK
+        self.per_position += (seen - self.per_position) * weight
+
+    def guess(self, like: AttentionCost) -> None:
+        """While nothing is known."""
+        self.per_position = like.per_position
+
+
+@dataclass(slots=True)
 class CostModel:
     """How long decode steps and prompt chunks take on this machine, with this model.
 
@@ -133,7 +159,8 @@ class CostModel:
     decode: CallCost = field(default_factory=CallCost)
     prefill: CallCost = field(default_factory=CallCost)
     bulk: CallCost = field(default_factory=CallCost)
-    per_position: float = 0.0
+    few_at_position: AttentionCost = field(default_factory=AttentionCost)
+    many_at_position: AttentionCost = field(default_factory=AttentionCost)
     _split: float = 0.0
     _mean_hold: float = 0.0
     _num_holds: int = 0
@@ -147,15 +174,10 @@ class CostModel:
             calls.observe(rows, max(seconds - self._attention(rows, position), seconds / 4))
             return
         plain = calls.seconds(rows)
-        highest = plain / rows / _LEAST_POSITION
-        if self.per_position > 0:
-            highest = min(highest, _ABSURD * self.per_position)
-        seen = min(max(0.0, (seconds - plain) / (rows * position)), highest)
-        if self.per_position <= 0:
-            self.per_position = seen
-        else:
-            weight = _WEIGHT_OF_SLOW if seen > self.per_position else _WEIGHT_OF_QUICK
-            self.per_position += (seen - self.per_position) * weight
+        own, other = self._attention_costs(rows)
+        own.observe(rows * position, seconds - plain, plain / rows / _LEAST_POSITION)
+        if not other.known:
+            other.guess(own)
 
     def call_seconds(self, rows: int, start: float) -> float:
         """How long a call would take for `rows` tokens from position `start` on."""
@@ -244,7 +266,14 @@ class CostModel:
         return low
 
     def _attention(self, rows: int, position: float) -> float:
-        return self.per_position * rows * position
+        own, _ = self._attention_costs(rows)
+        return own.per_position * rows * position
+
+    def _attention_costs(self, rows: int) -> tuple[AttentionCost, AttentionCost]:
+        """That of calls of so many rows first."""
+        if rows < _MANY_ROWS:
+            return self.few_at_position, self.many_at_position
+        return self.many_at_position, self.few_at_position
 
     # --- decoding ----------------------------------------------------------------------------
     def decoded(self, num_rows: int, num_runs: int, seconds: float) -> None:

@@ -55,6 +55,11 @@ _MAX_WAITED = 0.05
 # A turn of a chat: tokens read, tokens written, with that much read before.
 _TURN, _DEPTH, _CHUNK, _STREAMS = 128, 1024, 64, 8
 
+# Rows of one conversation that stand for fewer than flash attention takes together, and the fewest
+# of them: on two cores of a 2.5 GHz Xeon, 4 rows after 512 tokens took as long either way, 8 after
+# 2048 a quarter less without it, 31 a third.
+_FEW, _FEWEST = 24, 6
+
 # So many contexts are open at once.
 _MOST_PROBES = 3
 
@@ -228,9 +233,27 @@ class _Course:
                 probe.fill(self._depth)
                 turn(option)
             times = _scaled(self._race(turn, [*probes]), self._num_layers / layers)
-        question = f"a turn after {self._depth} tokens"
+            question = f"a turn after {self._depth} tokens"
+            if self._decide(question, "flash attention", times, "on") == "off":
+                self.tuning = replace(self.tuning, flash_attention=False)
+            else:
+                self._choose_for_few(probes["on"])
+
+    def _choose_for_few(self, probe: Probe) -> None:
+        """Whether flash attention is the better one for a few dozen rows, too."""
+        switch = probe.attention
+        if switch is None:
+            return
+
+        def read(option: str) -> float:
+            switch.fuse(option == "on")
+            self._time(probe, 1, self._read_threads, 1)  # no graph is there for this one to take
+            return self._time(probe, _FEW, self._read_threads, 1) / _FEW
+
+        times = _scaled(self._race(read, ("on", "off")), self._num_layers)
+        question = f"reading {_FEW} after {self._depth} tokens"
         if self._decide(question, "flash attention", times, "on") == "off":
-            self.tuning = replace(self.tuning, flash_attention=False)
+            self.tuning = replace(self.tuning, plain_from=_FEWEST)
 
     def choose_ubatch(self) -> None:
         """How many rows of a long prompt are computed together."""

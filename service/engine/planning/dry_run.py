@@ -83,7 +83,7 @@ class DryRun:
                 f"{self._path}: no context of {sizes} is possible: {library.last_error()}"
             )
         llama.llama_free(context)
-        conversations, working = _read(lines)
+        conversations, working = bytes_told(lines)
         cells = _CELL_BYTES * sizes.total
         working += self._blas_bytes
         return Need(self.weights, conversations + cells, working, PROCESS_BYTES)
@@ -110,7 +110,7 @@ def dry_run(path: Path, settings: EngineSettings, available: int) -> Iterator[Dr
         library.give_back_memory()  # a vocabulary came and went
 
 
-def _read(lines: list[str]) -> tuple[int, int]:
+def bytes_told(lines: list[str]) -> tuple[int, int]:
     """Bytes of the KV cache, and of the buffers of one call, from what llama.cpp said."""
     conversations = sum(float(m[1]) for line in lines if (m := _KV.search(line)))
     buffers = {(m[1], m[2]): float(m[3]) for line in lines if (m := _BUFFER.search(line))}

@@ -20,6 +20,7 @@ import llama_cpp.llama_cpp as llama
 
 from service.engine import library
 from service.engine.batch import Batch
+from service.engine.planning.attention import find_switch
 from service.engine.planning.loading import LoadedModel
 from service.engine.planning.memory import Sizes
 from service.engine.planning.tuning import Tuning, context_params
@@ -42,6 +43,7 @@ _name = library.function("ggml_get_name", ctypes.c_char_p, ctypes.c_void_p, keep
 class Probe:
     """A context of one slot, computed as `tuning` says; `exists` tells whether that is possible.
 
+    `attention`: where it can be fused or not, from one trial to the next.
     Closed by `closing`. It keeps the backends that were there when it was created.
     """
 
@@ -68,6 +70,7 @@ class Probe:
             self._flag = library.AbortFlag(self._context)
             self._batch = Batch(params.n_batch)
             self._memory = llama.llama_get_memory(self._context)
+            self.attention = find_switch(self._context)
 
     def fill(self, num_tokens: int) -> None:
         """Take `num_tokens` for read, without computing them: what they say does not matter."""

@@ -14,6 +14,7 @@ from service.engine import library
 from service.engine.draft_model import check_draft, open_draft
 from service.engine.planning import backends, calibrate, machine
 from service.engine.planning.calibrate import Calibration
+from service.engine.planning.dry_run import bytes_told
 from service.engine.planning.loading import LoadedModel, load_model, open_context, plan_for
 from service.engine.planning.measuring import measure_apart
 from service.engine.planning.memory import MemoryPlan, Sizes, Wish
@@ -33,13 +34,15 @@ _ROOMY_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A model that is ready to run. `notice` and `degraded` are sentences: what memory did not
-    allow, and what was given up after the engine had died of more."""
+    """A model that is ready to run; calls work in `buffer_bytes`. `notice` and `degraded` are
+    sentences: what memory did not allow, and what was given up after the engine had died of more.
+    """
 
     model: LoadedModel
     context: Any
     sizes: Sizes
     tuning: Tuning
+    buffer_bytes: int
     notice: str | None
     degraded: str | None
     drafter: Drafter | None = None
@@ -69,14 +72,16 @@ def prepare(
     owned.callback(model.close)
     calibrate.apply_blas(tuning)
     library.give_back_memory()
-    context = open_context(model, settings, sizes, tuning)
+    with library.overhearing() as lines:
+        context = open_context(model, settings, sizes, tuning)
     owned.callback(llama.llama_free, context)
     drafter = open_draft(settings, sizes, tuning, owned)
     if plan.notice:
         _log.warning("memory_is_short", notice=plan.notice)
     if degraded:
         _log.warning("engine_degraded", reason=degraded)
-    return Start(model, context, sizes, tuning, plan.notice, degraded, drafter)
+    _, buffer_bytes = bytes_told(lines)
+    return Start(model, context, sizes, tuning, buffer_bytes, plan.notice, degraded, drafter)
 
 
 def settle(

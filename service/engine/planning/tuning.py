@@ -7,6 +7,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as llama
 
+from service.engine.planning.attention import FUSED_ROWS
 from service.engine.planning.memory import Sizes
 from service.settings import EngineSettings
 
@@ -25,7 +26,8 @@ class Tuning:
     """`decode_threads` compute steps of running streams, `prefill_threads` prompts.
 
     `ubatch`: rows that are computed together. `flash_attention` None: as llama.cpp sees fit.
-    `blas_from`: rows in one call from which OpenBLAS is worth its cost; None: never.
+    `blas_from`: rows in one call from which OpenBLAS is worth its cost; `plain_from`: rows of one
+    conversation from which, up to 63, flash attention is not worth its own. None: never.
     """
 
     decode_threads: int
@@ -33,9 +35,12 @@ class Tuning:
     ubatch: int = MAX_UBATCH
     flash_attention: bool | None = None
     blas_from: int | None = None
+    plain_from: int | None = None
 
     def __str__(self) -> str:
         attention = {None: "as llama.cpp chooses", True: "on", False: "off"}[self.flash_attention]
+        if self.plain_from is not None:
+            attention += f" but for {self.plain_from} to {FUSED_ROWS - 1} rows of a conversation"
         blas = "off" if self.blas_from is None else f"from {self.blas_from} tokens on"
         return (
             f"{self.decode_threads} threads for decoding, {self.prefill_threads} for prompts, "
