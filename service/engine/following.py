@@ -46,19 +46,20 @@ class Following:
         if isinstance(choice, DeadEnd):
             self._endings.dead_end(sequence, choice)
             return
+        parts = self._parts
         sequence.token_ids.append(choice)
         sequence.last_token_at = now
         if not sequence.first_token_at:
             sequence.first_token_at = now
-            self._parts.gauges.first_token(sequence)
-        sequence.unreported.append(sequence.text.num_decoded)
-        if self._parts.runner.is_end(choice):
+            parts.gauges.first_token(sequence)
+        stream = sequence.text
+        sequence.unreported.append(stream.num_decoded)
+        if parts.runner.is_end(choice):
             self._endings.finish(sequence, FinishReason.STOP, now)
             return
-        piece = sequence.shown.get(choice) or self._parts.runner.piece(choice)
-        text = sequence.text.feed(piece)
-        self._parts.progress.text(sequence, text)
-        if sequence.text.stopped_by is not None:
+        piece = sequence.shown.get(choice) or parts.runner.piece(choice)
+        parts.progress.text(sequence, stream.feed(piece))
+        if stream.stopped_by is not None:
             self._endings.finish(sequence, FinishReason.STOP, now)
         elif sequence.num_generated >= sequence.max_tokens:
             self._endings.finish(sequence, FinishReason.LENGTH, now)

@@ -40,8 +40,8 @@ class TextStream:
         """The text that has become certain with `data`."""
         text = self._decoder.decode(data)
         self.num_decoded += len(text)
-        if not self._stops:
-            return text
+        if not self._held and self._first_letters.isdisjoint(text):
+            return text if self.stopped_by is None else ""
         return self._release(text, keep_uncertain=True)
 
     def finish(self) -> str:

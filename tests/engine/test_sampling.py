@@ -287,10 +287,129 @@ def test_a_closed_sampler_refuses() -> None:
         one.sample(0)
 
 
+USUAL = {
+    "temperature 1": Sampling(),
+    "cold": Sampling(temperature=0.2),
+    "temperature 0.7": Sampling(temperature=0.7),
+    "top-k": Sampling(top_k=40),
+    "top-p": Sampling(top_p=0.9),
+    "min-p": Sampling(min_p=0.1),
+    "llama-server's": Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05),
+}
+
+
+@pytest.mark.parametrize("sampling", USUAL.values(), ids=USUAL.keys())
+@pytest.mark.parametrize("size", [3, 1000, 20_003])
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_logits_that_are_not_numbers_are_an_error(broken: float) -> None:
+def test_logits_that_are_not_numbers_are_an_error(
+    broken: float, size: int, sampling: Sampling
+) -> None:
+    for place in (0, size // 2, size - 1):
+        logits = np.zeros(size, np.float32)
+        logits[place] = broken
+        with pytest.raises(RunnerError, match="not numbers"):
+            choose(logits, sampling, drawing(0.5))
+
+
+@pytest.mark.parametrize("sampling", USUAL.values(), ids=USUAL.keys())
+@pytest.mark.parametrize("size", [3, 1000, 20_003])
+def test_a_row_without_any_possible_token_is_an_error(size: int, sampling: Sampling) -> None:
     with pytest.raises(RunnerError, match="not numbers"):
-        choose(row(0.0, broken, 1.0), Sampling(), drawing(0.5))
+        choose(np.full(size, -np.inf, np.float32), sampling, drawing(0.5))
+
+
+@given(
+    size=st.sampled_from([1, 5, 63, 64, 65, 1000, 9000, 20_003]),
+    level=st.floats(-200, 200),
+    spread=st.sampled_from([0.0, 0.1, 0.6, 3.0, 10.0]),
+    share=st.sampled_from([0.0, 0.5, 0.99]),
+    temperature=st.sampled_from([0.05, 0.3, 0.7, 1.0, 1.7]),
+    draw=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 100),
+)
+def test_a_draw_from_the_whole_row_falls_where_it_does_in_double_precision(
+    *,
+    size: int,
+    level: float,
+    spread: float,
+    share: float,
+    temperature: float,
+    draw: float,
+    seed: int,
+) -> None:
+    """At any height, with any `share` of the tokens impossible; the tokens lie in a row by id."""
+    rng = np.random.default_rng(seed)
+    logits = (level + rng.normal(0, spread, size)).astype(np.float32)
+    logits[rng.random(size) < share] = -np.inf
+    logits[rng.integers(size)] = level
+    chances = softmax(logits, temperature)
+    chosen = choose(logits, Sampling(temperature=temperature), drawing(draw))
+    end = float(chances[: chosen + 1].sum())
+    assert chances[chosen] > 0
+    assert end - chances[chosen] - 1e-4 <= draw <= end + 1e-4
+
+
+@pytest.mark.parametrize("size", [2000, 20_003])
+@pytest.mark.parametrize("top_p", [0.1, 0.9, 0.9999])
+@pytest.mark.parametrize("step", [0.0, 0.25], ids=["many values", "few values"])
+def test_a_nucleus_of_thousands_is_the_fewest_that_hold_the_share(
+    size: int, top_p: float, step: float
+) -> None:
+    """Of equally likely tokens the first stay."""
+    logits = np.random.default_rng(5).normal(0, 0.6, size).astype(np.float32)
+    if step:
+        logits = np.round(logits / np.float32(step)) * np.float32(step)
+    chances = softmax(logits)
+    order = np.argsort(-logits, kind="stable")
+    count = int(np.searchsorted(chances[order].cumsum(), top_p)) + 1
+    kept = np.sort(order[:count])
+    ends = np.cumsum(chances[kept] / chances[kept].sum())
+    for draw in np.linspace(0.0, 0.999999, 40):
+        chosen = choose(logits, Sampling(top_p=top_p), drawing(draw))
+        place = int(np.searchsorted(kept, chosen))
+        assert abs(place - int(np.searchsorted(ends, draw, side="right"))) <= 1
+        assert place < kept.size
+        assert kept[place] == chosen or step == 0.0
+
+
+@given(
+    levels=st.lists(st.integers(-3, 3), min_size=1, max_size=8),
+    bias=st.dictionaries(st.integers(0, 7), st.sampled_from([-100.0, -1.0, 0.0, 1.0]), max_size=4),
+    suppressed=st.sets(st.integers(0, 7), max_size=3),
+)
+def test_greedy_takes_the_best_token_of_the_row_with_its_bias(
+    levels: list[int], bias: dict[int, float], suppressed: set[int]
+) -> None:
+    logits = row(*levels)
+    bias = {token: value for token, value in bias.items() if token < logits.size}
+    never = [token for token in sorted(suppressed) if token < logits.size]
+    expected = logits.copy()
+    for token, value in bias.items():
+        expected[token] += np.float32(value)
+    expected[never] = -np.inf
+    one = sampler(replace(GREEDY, logit_bias=bias), logits, suppressed=never)
+    assert one.sample(0) == int(expected.argmax())
+    assert logits.tolist() == levels
+
+
+@pytest.mark.parametrize("sampling", USUAL.values(), ids=USUAL.keys())
+def test_what_is_chosen_for_one_does_not_hang_on_who_is_beside_it(sampling: Sampling) -> None:
+    rows = [lumpy(20_000, seed) for seed in range(4)]
+    flat = np.zeros(20_000, np.float32)
+
+    def chosen(*, beside: bool) -> list[int]:
+        at = iter(range(100))
+        held = {0: flat}
+        one = RowSampler(replace(sampling, seed=3), held.__getitem__, FewTokens(20_000))
+        other = sampler(replace(sampling, seed=4), flat)
+        tokens = []
+        for held[0] in rows:
+            if beside:
+                other.sample(next(at))
+            tokens.append(one.sample(0))
+        return tokens
+
+    assert chosen(beside=True) == chosen(beside=False)
 
 
 class Only:

@@ -111,30 +111,31 @@ class RowSampler:
                 breakers = tokens.breakers(sampling.dry_sequence_breakers)
                 self._dry = Dry(sampling, breakers, prompt_tail)
         self._choose = _chooser(sampling, self._mirostat, random)
-        self._adjusts = (
-            self._bias is not None
-            or self._ends is not None
-            or self._penalties is not None
-            or self._dry is not None
-        )
+        states = (matcher, self._ends, self._penalties, self._dry, self._mirostat)
+        self._remembers = any(state is not None for state in states)
+        self._lowered: AbstractSet[int] | None = None
+        if self._choose is _best and not self._remembers:
+            self._lowered = _lowered(self._bias)
         self.needs_whole_rows = True
-        self._remembers = self._adjusts or self._mirostat is not None or matcher is not None
 
     def sample(self, row: int) -> int:
         if self._rows is None:
             raise RunnerError("the sampler was closed")
         logits = self._rows(row)
-        if not self._remembers:
-            return self._choose(logits)
-        saved = self._adjust(logits) if self._adjusts else []
+        if self._lowered is not None:
+            best = int(logits.argmax())
+            if best not in self._lowered:
+                return best
+        saved = self._adjust(logits)
         try:
-            token_id = self._choose_allowed(logits)
+            token_id = self._choose_allowed(logits, adjusted=bool(saved))
         finally:
             for ids, values in reversed(saved):
                 logits[ids] = values
-        if self._mirostat is not None:
-            self._mirostat.accept()
-        self.accept(token_id)
+        if self._remembers:
+            if self._mirostat is not None:
+                self._mirostat.accept()
+            self.accept(token_id)
         return token_id
 
     def accept(self, token_id: int) -> None:
@@ -156,12 +157,12 @@ class RowSampler:
         self._rows = None
         self._matcher = None
 
-    def _choose_allowed(self, logits: Row) -> int:
+    def _choose_allowed(self, logits: Row, *, adjusted: bool) -> int:
         """A free choice, or where the matcher refuses that, one among what it allows."""
         matcher = self._matcher
         if matcher is None:
             return self._choose(logits)
-        if not self._adjusts or logits[logits.argmax()] > _NEVER:
+        if not adjusted or logits[logits.argmax()] > _NEVER:
             token_id = self._choose(logits)
             if matcher.validate(token_id):
                 return token_id
@@ -176,8 +177,9 @@ class RowSampler:
         saved: Saved = []
         if self._bias is not None:
             ids, bias = self._bias
-            saved.append((ids, logits[ids]))
-            logits[ids] += bias
+            values = logits[ids]
+            saved.append((ids, values))
+            logits[ids] = values + bias
         if self._ends is not None:
             saved.append((self._ends, logits[self._ends]))
             logits[self._ends] = _NEVER
@@ -230,6 +232,15 @@ def _only(logits: Row, allowed: NDArray[np.bool_]) -> Row:
         raise DeadEnd("the constraint allows no token at all")
     left = np.where(allowed, logits, _NEVER)
     return left if left.max() > _NEVER else np.where(allowed, np.float32(0), _NEVER)
+
+
+def _lowered(bias: tuple[Ids, Row] | None) -> AbstractSet[int] | None:
+    """The tokens that a bias makes less likely: any other that is the best one without it is so
+    with it. None where it makes some more likely."""
+    if bias is None:
+        return frozenset()
+    ids, values = bias
+    return frozenset(ids.tolist()) if (values <= 0).all() else None
 
 
 def _bias_of(sampling: Sampling, tokens: Tokens) -> tuple[Ids, Row] | None:

@@ -12,7 +12,6 @@ import math
 import numpy as np
 
 from service.domain.sampling import Sampling
-from service.engine.runner import RunnerError
 from service.engine.sampling.candidates import (
     Ids,
     Row,
@@ -66,10 +65,7 @@ class UsualChoice:
 
     def _of_top(self, logits: Row, draw: float) -> int:
         ids, weights = _ranked(logits, at_least_top(logits, self._top_k), self._top_k)
-        total = sum(weights)
-        if not math.isfinite(total):
-            raise RunnerError("the model's logits are not numbers")
-        return self._of_few(ids, weights[: self._count(weights, total)], draw)
+        return self._of_few(ids, weights[: self._count(weights, sum(weights))], draw)
 
     def _of_nucleus(self, logits: Row, draw: float) -> int:
         best = best_of(logits)
