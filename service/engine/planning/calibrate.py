@@ -56,9 +56,9 @@ _MAX_WAITED = 0.05
 _TURN, _DEPTH, _CHUNK, _STREAMS = 128, 1024, 64, 8
 
 # Rows of one conversation that stand for fewer than flash attention takes together, and the fewest
-# of them: on two cores of a 2.5 GHz Xeon, 4 rows after 512 tokens took as long either way, 8 after
-# 2048 a quarter less without it, 31 a third.
-_FEW, _FEWEST = 24, 6
+# of them: on two cores of a 2.5 GHz Xeon, two took as long either way, 4 after 2048 tokens a tenth
+# less without it, 8 a quarter, 31 a third; after 512 tokens 4 took as long, and 31 a tenth less.
+_FEW, _FEWEST = 24, 4
 
 # So many contexts are open at once.
 _MOST_PROBES = 3
