@@ -22,9 +22,9 @@ from service.api.items import (
     without,
 )
 from service.api.replies import Json
-from service.chat.items import Items, KeptTurn
+from service.chat.items import Items
 from service.domain.access import Principal
-from service.domain.conversation import KeptMessage
+from service.domain.conversation import KeptMessage, KeptTurn
 from service.domain.errors import ConversationNotFound
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}/items", tags=["conversations"])
@@ -92,7 +92,8 @@ async def list_items(
     after: Annotated[str | None, Query(description="`last_id` of the page before.")] = None,
 ) -> Response:
     """What was said in any dialect, the newest first unless `order` is `asc`."""
-    said = items_of(await kept.messages(principal, conversation_id))
+    messages = await kept.messages(principal, conversation_id)
+    said = [item | {"turn": one.turn} for one in messages for item in items_of([one])]
     return Json(page_of(said, limit=limit, order=order, after=after))
 
 

@@ -107,7 +107,7 @@ class Visitor:
     complaints: list[str]
 
     async def ask(self, text: str) -> None:
-        await self.page.get_by_label("Message").fill(text)
+        await self.page.get_by_label("Message", exact=True).fill(text)
         await self.page.keyboard.press("Enter")
 
     @property

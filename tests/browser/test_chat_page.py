@@ -78,7 +78,7 @@ async def test_a_new_chat_forgets_the_old_one(visitor: Visitor, engine: FakeEngi
     await visitor.page.get_by_role("button", name="New chat").click()
     await expect(visitor.answers).to_have_count(0)
     await expect(visitor.page.locator("#welcome")).to_be_visible()
-    await expect(visitor.page.get_by_label("Message")).to_be_focused()
+    await expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
     await visitor.ask("What is my name?")
     await expect(visitor.answers).to_have_attribute("aria-busy", "false")
     assert "Ada" not in "".join(piece.text for piece in engine.jobs[1].prompt)
@@ -105,7 +105,7 @@ async def test_the_chat_is_still_there_after_a_reload(visitor: Visitor, engine: 
     await visitor.ask("My name is Ada.")
     await expect(visitor.answers).to_have_attribute("aria-busy", "false")
     await visitor.page.reload()
-    await expect(visitor.page.locator(".question")).to_have_text("My name is Ada.")
+    await expect(visitor.page.locator(".question p")).to_have_text("My name is Ada.")
     await expect(visitor.prose.locator("strong")).to_have_text("Hello")
     await visitor.ask("What is my name?")
     await expect(visitor.prose).to_have_text("Ada.")
@@ -168,7 +168,7 @@ async def test_what_cannot_be_answered_is_not_offered_again(
 async def test_enter_sends_and_shift_enter_breaks_the_line(
     visitor: Visitor, engine: FakeEngine
 ) -> None:
-    box = visitor.page.get_by_label("Message")
+    box = visitor.page.get_by_label("Message", exact=True)
     await expect(box).to_be_focused()
     await visitor.page.keyboard.type("one")
     await visitor.page.keyboard.press("Shift+Enter")
@@ -183,7 +183,7 @@ async def test_enter_sends_and_shift_enter_breaks_the_line(
 async def test_enter_that_chooses_a_word_in_an_input_method_does_not_send(
     visitor: Visitor, engine: FakeEngine
 ) -> None:
-    box = visitor.page.get_by_label("Message")
+    box = visitor.page.get_by_label("Message", exact=True)
     await box.fill("日本")
     press = (
         "(box, more) => box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ...more}))"
@@ -192,7 +192,7 @@ async def test_enter_that_chooses_a_word_in_an_input_method_does_not_send(
     await expect(box).to_have_value("日本")
     assert engine.jobs == []
     await box.evaluate(press, {"isComposing": False})
-    await expect(visitor.page.locator(".question")).to_have_text("日本")
+    await expect(visitor.page.locator(".question p")).to_have_text("日本")
 
 
 async def test_everything_can_be_reached_with_the_keyboard(visitor: Visitor) -> None:

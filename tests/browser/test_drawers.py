@@ -45,7 +45,7 @@ async def test_conversations_are_listed_found_and_opened(
     await page.get_by_role("searchbox").fill("flour")
     await rows.get_by_role("button").first.click()
     await expect(page.locator("#shelf")).to_be_hidden()
-    await expect(page.locator(".question")).to_have_text("Bread, please.")
+    await expect(page.locator(".question p")).to_have_text("Bread, please.")
     await expect(visitor.prose).to_have_text("Flour and water.")
     await visitor.ask("How much?")
     await expect(visitor.answers).to_have_count(2)

@@ -1,5 +1,6 @@
 // How one answer looks: while it is awaited, while it grows, and when it has ended.
 
+import { actionButton } from "./action.js";
 import { copyButton } from "./copy.js";
 import { icon } from "./icons.js";
 import { MarkdownStream } from "./markdown.js";
@@ -47,15 +48,17 @@ export class AnswerView {
     this.onGrow();
   }
 
-  /** The answer is over. `facts` go under it, beside the button that copies it and, where there is
-   * `goOn`, one that has it written on. */
-  end(facts = "", goOn = null) {
+  /** The answer is over. `facts` go under it, beside buttons for what can be done with it: `again`
+   * has another one written, `fork` has the chat branch off behind it, `goOn` has it written on. */
+  end(facts = "", { goOn = null, again = null, fork = null } = {}) {
     this.flush();
     this.stream.finish();
     this.waiting.remove();
     this.element.setAttribute("aria-busy", "false");
     const foot = make("footer");
     if (this.text) foot.append(copyButton("Copy answer", () => this.text));
+    if (again) foot.append(actionButton("retry", "Answer again", again));
+    if (fork && this.text) foot.append(actionButton("fork", "Fork after this answer", fork));
     if (facts) foot.append(make("span", "facts", facts));
     if (goOn && this.text) foot.append(moreButton(goOn));
     if (foot.hasChildNodes()) this.element.append(foot);

@@ -1,5 +1,7 @@
 // Every call to the service. Nothing else in the page touches the network.
 
+const MAX_TOKENS = 2048; // of one answer; a longer one can be continued
+
 const here = (path) => new URL(path, document.baseURI);
 
 /** A refusal or a broken connection, with a sentence for the person and, maybe, when to try again. */
@@ -48,8 +50,10 @@ export async function login(accessToken) {
  * Throws ApiError when the service refuses, when it reports an error, or when the stream breaks.
  */
 export async function* streamChat({ message, sessionId, signal }) {
-  // What is asked here is answered to its end, also when this page is closed meanwhile.
-  const body = { message, background: true, ...(sessionId && { session_id: sessionId }) };
+  // What is asked here is answered to its end, also when this page is closed meanwhile, and with all
+  // that was said before, as far as it fits.
+  const body = { message, history: "all", max_tokens: MAX_TOKENS, background: true };
+  if (sessionId) body.session_id = sessionId;
   const response = await post("chat/stream", body, signal);
   if (!response.ok) throw await toError(response);
   const dropped = Number(response.headers.get("X-Context-Dropped-Messages"));
@@ -64,7 +68,7 @@ export async function* streamChat({ message, sessionId, signal }) {
 
 /** Go on with a conversation's last answer; yields as `streamChat` does. */
 export async function* streamMore({ sessionId, signal }) {
-  const response = await post(`${conversation(sessionId)}/continue`, { background: true }, signal);
+  const response = await post(`${conversation(sessionId)}/continue`, { max_tokens: MAX_TOKENS, background: true }, signal);
   if (!response.ok) throw await toError(response);
   for await (const frame of frames(response.body)) {
     if (frame.error) throw new ApiError(sentence(frame.error));
@@ -102,19 +106,26 @@ export async function searchConversations(words) {
   return [...found.values()];
 }
 
-/** All messages of a conversation, oldest first: `{role, text, status}`. */
+/** All messages of a conversation, oldest first: `{role, text, status, turn}`. */
 export async function fetchMessages(sessionId) {
   const messages = [];
   for (let after = ""; ; ) {
     const query = after ? `&after=${after}` : "";
     const page = await (await get(`${conversation(sessionId)}/items?order=asc&limit=100${query}`)).json();
-    for (const { type, role, content, status } of page.data) {
+    for (const { type, role, content, status, turn } of page.data) {
       if (type !== "message") continue; // calls of tools are nothing to read
-      messages.push({ role, status, text: content.map((part) => part.text ?? "").join("") });
+      messages.push({ role, status, turn, text: content.map((part) => part.text ?? "").join("") });
     }
     if (!page.has_more) return messages;
     after = page.last_id;
   }
+}
+
+/** A copy up to and with turn `lastTurn`, as `{id, title, …}`. */
+export async function forkConversation(sessionId, lastTurn) {
+  const response = await post(`${conversation(sessionId)}/fork`, { last_turn: lastTurn });
+  if (!response.ok) throw await toError(response);
+  return response.json();
 }
 
 export async function renameConversation(sessionId, title) {

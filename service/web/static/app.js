@@ -26,7 +26,11 @@ const transcript = new Transcript({
 
 const chat = new Chat({
   transcript,
-  onBusy: (busy) => composer.setBusy(busy),
+  onBusy: (busy) => {
+    composer.setBusy(busy);
+    transcript.setBusy(busy);
+  },
+  onDraft: (text) => composer.write(text),
   onTrouble: (error) => {
     status.check();
     if (error.status === 401) door.show();
@@ -35,7 +39,7 @@ const chat = new Chat({
 
 const composer = new Composer(
   { form: part("composer"), input: part("input"), send: part("send"), stop: part("stop") },
-  { onSend: (text) => chat.ask(text), onStop: () => chat.stop() },
+  { onSend: (text) => chat.ask(text), onStop: () => chat.stop(), onUp: () => chat.editLast() },
 );
 
 const door = new Door({

@@ -1,15 +1,18 @@
 // One conversation: asks, streams, stops, and remembers.
 
-import { ApiError, fetchMessages, stopAnswers, streamChat, streamMore, watchAnswer } from "./api.js";
+import { ApiError, eraseConversation, fetchMessages, stopAnswers, streamChat, streamMore, watchAnswer } from "./api.js";
+import { branchOff, findTurn } from "./branch.js";
 import { recall, remember } from "./memory.js";
 
 const GIVE_UP_MS = 10 * 60 * 1000; // of being told to come back later
 const LONGEST_PAUSE_S = 30;
 
 export class Chat {
-  /** `onBusy(true|false)` when an answer begins and ends; `onTrouble(error)` when the service balks. */
-  constructor({ transcript, onBusy, onTrouble }) {
-    Object.assign(this, { transcript, onBusy, onTrouble });
+  /** `onBusy(true|false)` when an answer begins and ends; `onTrouble(error)` when the service balks;
+   * `onDraft(text)` when the person is to write, at `text` where it is given. */
+  constructor({ transcript, onBusy, onTrouble, onDraft }) {
+    Object.assign(this, { transcript, onBusy, onTrouble, onDraft });
+    this.questions = []; // their views, the oldest first
     Object.assign(this, recall());
     this.abort = null;
     this.partial = null;
@@ -23,14 +26,116 @@ export class Chat {
     return this.abort !== null;
   }
 
-  /** Ask; resolves when the answer has ended, whichever way. Does nothing while one is running. */
+  /** Ask; resolves when the answer has ended: true where it ended well. Does nothing while one is
+   * running. */
   async ask(text) {
-    if (this.busy) return;
+    if (this.busy) return false;
     this.sessionId ??= newId(); // ours, so that it is known before anything has come back
-    this.transcript.addQuestion(text);
+    this.addQuestion(text);
     this.messages.push({ role: "user", text });
     remember(this);
-    await this.answer(text);
+    return this.answer(text);
+  }
+
+  addQuestion(text) {
+    const question = this.transcript.addQuestion(text, {
+      onEdit: (edited) => this.askInstead(question, edited),
+      onFork: () => this.forkBefore(question),
+      isLast: () => this.questions.at(-1) === question,
+    });
+    this.questions.push(question);
+  }
+
+  editLast() {
+    if (!this.busy) this.questions.at(-1)?.edit();
+  }
+
+  /** What can be done with an answer, besides copying it. */
+  deeds(view, cut) {
+    const question = this.questions.at(-1);
+    if (!question || !this.sessionId) return {};
+    return {
+      goOn: cut ? () => this.goOn(view) : null,
+      again: () => this.askInstead(question, question.text),
+      fork: () => this.forkAfter(question),
+    };
+  }
+
+  /** Ask in the place of a question. What was said there last makes way once the new answer is
+   * there; a conversation that has gone on from there is kept, and this one is a copy. */
+  async askInstead(question, text) {
+    await this.branch(question, async (place) => {
+      if (!place) {
+        this.drop(question);
+        this.onDraft();
+        await this.ask(text);
+        return;
+      }
+      const { turn, isLast } = place;
+      const original = this.sessionId;
+      const anew = turn === 1 && text !== question.text; // its title comes from what it begins with
+      const copy = anew ? null : await branchOff(original, turn - 1, !isLast);
+      this.drop(question);
+      this.onDraft(); // the button that was pressed has gone
+      this.sessionId = copy;
+      if (!isLast) this.tellCopy(original);
+      const well = await this.ask(text);
+      // Another device may have gone on with it meanwhile.
+      const still = well && isLast && (await findTurn(original, question.text, 0));
+      if (still && still.isLast && still.turn === turn) await eraseConversation(original);
+    });
+  }
+
+  /** Go on in a copy that ends with the answer to this question. */
+  async forkAfter(question) {
+    await this.branch(question, async (place) => {
+      const original = this.sessionId;
+      const { turn } = place ?? nothingKept();
+      if (await this.open(await branchOff(original, turn, true))) this.tellCopy(original);
+      this.onDraft();
+    });
+  }
+
+  /** Go on in a copy that ends before this question, which is there to be written on. */
+  async forkBefore(question) {
+    await this.branch(question, async (place) => {
+      const original = this.sessionId;
+      const { turn } = place ?? nothingKept();
+      if (turn === 1) this.startAnew();
+      else if (!(await this.open(await branchOff(original, turn - 1, true)))) return;
+      this.tellCopy(original);
+      this.onDraft(question.text);
+    });
+  }
+
+  /** Have `work({turn, isLast})` branch off at a question, unless something else is going on. It
+   * gets null for a last question that the service has refused, and so does not keep. */
+  async branch(question, work) {
+    if (this.busy || this.branching) return;
+    this.branching = true;
+    try {
+      const back = this.questions.length - 1 - this.questions.indexOf(question);
+      const place = await findTurn(this.sessionId, question.text, back);
+      await work(place ?? (back > 0 ? nothingKept() : null));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.transcript.tell(error.message);
+      this.onTrouble(error);
+    } finally {
+      this.branching = false;
+    }
+  }
+
+  /** Take away a question and all that comes after it, on the page. */
+  drop(question) {
+    const index = this.transcript.indexOf(question.element);
+    this.transcript.cut(question.element);
+    this.messages = this.messages.slice(0, index);
+    this.questions = this.questions.slice(0, this.questions.indexOf(question));
+  }
+
+  tellCopy(original) {
+    this.transcript.tell("This is a copy. The original is kept.", "Open the original", () => this.open(original));
   }
 
   /** End the running answer, here and behind. */
@@ -40,7 +145,8 @@ export class Chat {
     if (this.begun) stopAnswers(this.sessionId).catch((error) => error.status !== 404 && this.onTrouble(error));
   }
 
-  /** Show a conversation that is kept, and follow what is being written to it. */
+  /** Show a conversation that is kept, and follow what is being written to it; false where there is
+   * none. */
   async open(sessionId) {
     let messages;
     try {
@@ -48,16 +154,22 @@ export class Chat {
     } catch (error) {
       this.onTrouble(error);
       if (error.status === 404) this.startAnew();
-      return;
+      return false;
     }
     this.leave();
     this.sessionId = sessionId;
     const growing = messages.at(-1)?.status === "in_progress";
     this.messages = messages.slice(0, growing ? -1 : undefined).map(toRecord);
     remember(this);
-    this.transcript.clear();
+    this.clear();
     this.messages.forEach((message) => this.show(message));
     if (growing) await this.write((answer, signal) => this.follow(answer, signal));
+    return true;
+  }
+
+  clear() {
+    this.questions = [];
+    this.transcript.clear();
   }
 
   /** Listen no more to what is being written; it goes on without us. */
@@ -97,23 +209,24 @@ export class Chat {
     this.sessionId = null;
     this.messages = [];
     remember(this);
-    this.transcript.clear();
+    this.clear();
   }
 
   show({ role, text, facts, failure, cut }) {
-    if (role === "user") return this.transcript.addQuestion(text);
+    if (role === "user") return this.addQuestion(text);
     const view = this.transcript.addAnswer();
     view.append(text);
     if (failure) view.fail(failure);
-    else view.end(facts, cut && this.sessionId ? () => this.goOn(view) : null);
+    else view.end(facts, this.deeds(view, cut));
     return undefined;
   }
 
-  async answer(text) {
-    await this.write((answer, signal) => this.stream(text, answer, signal), text);
+  answer(text) {
+    return this.write((answer, signal) => this.stream(text, answer, signal), text);
   }
 
-  /** Have `work(answer, signal)` write an answer. `text` is what to ask again where that fails. */
+  /** Have `work(answer, signal)` write an answer; returns whether it ended well. `text` is what to
+   * ask again where it does not. */
   async write(work, text = null) {
     const abort = new AbortController();
     const answer = new Answer(this.transcript.addAnswer());
@@ -122,13 +235,13 @@ export class Chat {
     this.partial = () => ({ ...answer.record("Stopped"), unfinished: true });
     this.onBusy(true);
     this.transcript.announce("Answering…");
-    const { record, spoken } = await this.run(work, answer, abort, text);
-    if (this.abort === abort) {
-      this.abort = this.partial = null;
-      this.keep(record);
-      this.transcript.announce(spoken);
-      this.onBusy(false);
-    }
+    const { record, spoken, well = false } = await this.run(work, answer, abort, text);
+    if (this.abort !== abort) return false;
+    this.abort = this.partial = null;
+    this.keep(record);
+    this.transcript.announce(spoken);
+    this.onBusy(false);
+    return well;
   }
 
   /** Returns what to remember and what to say aloud. */
@@ -136,11 +249,11 @@ export class Chat {
     try {
       await work(answer, abort.signal);
       const facts = answer.facts();
-      answer.view.end(facts);
-      return { record: answer.record(facts), spoken: answer.view.text };
+      answer.view.end(facts, this.deeds(answer.view, answer.isCut));
+      return { record: { ...answer.record(facts), cut: answer.isCut }, spoken: answer.view.text, well: true };
     } catch (error) {
       if (abort.signal.aborted) {
-        answer.view.end("Stopped", this.sessionId ? () => this.goOn(answer.view) : null);
+        answer.view.end("Stopped", this.deeds(answer.view, true));
         return { record: { ...answer.record("Stopped"), cut: true }, spoken: "Stopped." };
       }
       return this.failed(error, answer, text);
@@ -157,11 +270,13 @@ export class Chat {
     return { record: { ...answer.record(""), failure }, spoken: failure };
   }
 
+  /** Once more after a failure. What there is of an answer is no part of what the next one reads. */
   askAgain(text, failed) {
     if (this.busy) return;
+    if (failed.begun) return this.askInstead(this.questions.at(-1), text);
     failed.view.element.remove();
     this.messages = this.messages.filter((message) => message.id !== failed.id);
-    this.answer(text);
+    return this.answer(text);
   }
 
   async stream(text, answer, signal) {
@@ -201,6 +316,10 @@ export class Chat {
   }
 }
 
+function nothingKept() {
+  throw new ApiError("The service does not keep this message, so nothing can branch off from it.");
+}
+
 /** A message as the service keeps it, as this page remembers it. */
 function toRecord({ role, text, status }) {
   if (role === "user") return { role, text };
@@ -214,9 +333,16 @@ class Answer {
     this.id = newId();
     this.numPieces = 0;
     this.last = {};
+    this.begun = false; // whether the service keeps it
+  }
+
+  /** Whether there is more to be written. */
+  get isCut() {
+    return this.last.finish_reason === "length" || this.last.finish_reason === "shutdown";
   }
 
   take(frame) {
+    if (frame.session_id) this.begun = true;
     if (frame.dropped_messages) {
       this.view.note("The beginning of this chat no longer fits the model's memory and was left out.");
     }

@@ -1,8 +1,9 @@
 // The box to write in: grows with the text, sends with Enter, and turns into Stop while busy.
 
 export class Composer {
-  constructor({ form, input, send, stop }, { onSend, onStop }) {
-    Object.assign(this, { form, input, send, stop, onSend });
+  /** `onUp()` when the arrow is pressed in an empty box. */
+  constructor({ form, input, send, stop }, { onSend, onStop, onUp }) {
+    Object.assign(this, { form, input, send, stop, onSend, onUp });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -27,7 +28,21 @@ export class Composer {
     this.submit();
   }
 
+  /** Come back to it; a `text` is put in to be written on. */
+  write(text = null) {
+    if (text !== null) {
+      this.input.value = text;
+      this.refresh();
+    }
+    this.input.focus();
+  }
+
   key(event) {
+    if (event.key === "ArrowUp" && !this.input.value) {
+      event.preventDefault();
+      this.onUp();
+      return;
+    }
     // While an input method composes, Enter chooses a word; it does not send.
     const composing = event.isComposing || event.keyCode === 229;
     if (event.key !== "Enter" || event.shiftKey || composing) return;

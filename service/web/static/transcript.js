@@ -1,6 +1,7 @@
 // The list of messages: adds to it, and follows its end unless the reader went elsewhere.
 
 import { AnswerView } from "./answer.js";
+import { QuestionView } from "./question.js";
 
 const NEAR_END_PX = 60;
 
@@ -14,14 +15,11 @@ export class Transcript {
     new ResizeObserver(() => this.keepUp()).observe(scroller);
   }
 
-  addQuestion(text) {
-    const article = document.createElement("article");
-    article.className = "message question";
-    article.setAttribute("aria-label", "You");
-    const body = document.createElement("p");
-    body.textContent = text;
-    article.append(body);
-    this.add(article);
+  /** `deeds` as `QuestionView` takes them. */
+  addQuestion(text, deeds) {
+    const question = new QuestionView(text, deeds);
+    this.add(question.element);
+    return question;
   }
 
   addAnswer() {
@@ -33,6 +31,40 @@ export class Transcript {
   add(element) {
     this.welcome.hidden = true;
     this.list.append(element);
+    this.goToEnd();
+  }
+
+  /** Take away a message and all that come after it. */
+  cut(element) {
+    while (element.nextSibling) element.nextSibling.remove();
+    element.remove();
+  }
+
+  /** Which of the messages this is, from 0. */
+  indexOf(element) {
+    return [...this.list.querySelectorAll(":scope > .message")].indexOf(element);
+  }
+
+  /** While an answer is being written, nothing branches off. */
+  setBusy(busy) {
+    this.list.dataset.busy = String(busy);
+  }
+
+  /** Say something between the messages; `label` and `onClick` make a button beside it. */
+  tell(sentence, label, onClick) {
+    const line = document.createElement("p");
+    line.className = "told";
+    line.append(sentence);
+    if (label) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet go-on";
+      button.textContent = label;
+      button.addEventListener("click", onClick);
+      line.append(" ", button);
+    }
+    this.list.append(line);
+    this.announce(sentence);
     this.goToEnd();
   }
 
