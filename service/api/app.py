@@ -214,7 +214,7 @@ def _assemble(
         limits=RequestLimits(SqlAdmissions(database)),
         spending=spending,
         access_tokens=tokens,
-        responses=Responses(SqlResponses(database), items),
+        responses=Responses(SqlResponses(database)),
         items=items,
     )
 

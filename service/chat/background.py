@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from service.chat.generate import EventSource
-from service.chat.items import KeptTurn
-from service.domain.conversation import KeptResponse, ResponseState
+from service.domain.conversation import KeptResponse, KeptTurn, ResponseState
 from service.domain.errors import GenerationFailed, StoreUnavailable
 from service.domain.events import Event, Failed, Finished
 from service.log import get_logger
@@ -44,14 +43,14 @@ class Draft(Protocol):
         ...
 
 
-Grow = Callable[[KeptResponse, int, Sequence[str]], Awaitable[bool]]
+Grow = Callable[[KeptResponse, int, Sequence[str], KeptTurn | None], Awaitable[bool]]
 
 
 class Writer:
     """Reads one generation, writes it down, and stores it from time to time.
 
-    `grow` stores the response and the events from a number on, and says whether it is still
-    wanted; it may raise `StoreUnavailable`.
+    `grow` stores the response, the events from a number on, and at its end what its conversation
+    gets; it says whether it is still wanted, and may raise `StoreUnavailable`.
     """
 
     def __init__(self, generation: EventSource, draft: Draft, grow: Grow) -> None:
@@ -63,13 +62,13 @@ class Writer:
         self._stored_at = asyncio.get_running_loop().time()
         self._pump: asyncio.Task[None] | None = None
 
-    async def run(self) -> bool:
-        """Returns when all is written, or somebody wants it no more: then False. Cancelled, it
-        leaves the response behind as lost."""
+    async def run(self) -> None:
+        """Returns when all is written, or somebody wants it no more. Cancelled, it leaves the
+        response behind as lost."""
         async with self._generation:
             self._pump = asyncio.create_task(self._read())
             try:
-                return await self._keep_storing(self._pump)
+                await self._keep_storing(self._pump)
             except asyncio.CancelledError:
                 await self._store(ResponseState.LOST)
                 raise
@@ -87,20 +86,20 @@ class Writer:
         self.news.set()
         self.news = asyncio.Event()
 
-    async def _keep_storing(self, pump: asyncio.Task[None]) -> bool:
+    async def _keep_storing(self, pump: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         while not pump.done():
             await asyncio.wait({pump}, timeout=FLUSH_SECONDS)
             grew = len(self.draft.events) > self._num_stored
             is_due = grew or loop.time() - self._stored_at >= HEARTBEAT_SECONDS
             if not pump.done() and is_due and not await self._store(ResponseState.WRITING):
-                return False
+                return
         if pump.cancelled():
-            return False
+            return
         if (error := pump.exception()) is not None:  # a bug: nobody waits to be told of it
             log.error("response_not_written", exc_info=error)
             self.draft.take(Failed(GenerationFailed("The answer could not be written down.")))
-        return await self._store(ResponseState.ENDED)
+        await self._store(ResponseState.ENDED)
 
     async def _read(self) -> None:
         async for event in self._generation:
@@ -113,8 +112,9 @@ class Writer:
     async def _store(self, state: ResponseState) -> bool:
         """Whether it is still wanted, as far as is known."""
         events = self.draft.events[self._num_stored :]
+        turn = self.draft.turn() if state is ResponseState.ENDED else None
         try:
-            wanted = await self._grow(self.draft.kept(state), self._num_stored, events)
+            wanted = await self._grow(self.draft.kept(state), self._num_stored, events, turn)
         except StoreUnavailable as error:
             log.warning("response_not_stored", state=state.value, error=error.message)
             return state is ResponseState.WRITING

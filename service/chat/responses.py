@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -13,11 +13,9 @@ from typing import Any, Protocol, Self
 
 from service.chat.background import Draft, Writer
 from service.chat.generate import EventSource
-from service.chat.items import Items
 from service.domain.access import Principal
-from service.domain.conversation import KeptResponse, ResponseState
+from service.domain.conversation import KeptResponse, KeptTurn, ResponseState
 from service.domain.errors import (
-    ConversationNotFound,
     InvalidRequest,
     ResponseNotFound,
     StoreUnavailable,
@@ -32,18 +30,30 @@ class ResponseStore(Protocol):
     """Keeps responses, each under its principal. All methods raise `StoreUnavailable`."""
 
     async def keep(
-        self, principal_id: str, response: KeptResponse, events: Sequence[str] = ()
-    ) -> None: ...
+        self,
+        principal_id: str,
+        response: KeptResponse,
+        events: Sequence[str] = (),
+        turn: KeptTurn | None = None,
+    ) -> None:
+        """A new response, what was told of it so far, and what its conversation gets of it, if
+        that is still there."""
+        ...
 
     async def grow(
-        self, principal_id: str, response: KeptResponse, number: int, events: Sequence[str]
+        self,
+        principal_id: str,
+        response: KeptResponse,
+        number: int,
+        events: Sequence[str],
+        turn: KeptTurn | None = None,
     ) -> bool:
-        """Replace a response that is being written, and add events from `number` on. Whether it
-        was still wanted."""
+        """Replace a response that is being written, and add events from `number` on. At its end,
+        its conversation gets `turn`, and waits no more. Whether it was still wanted."""
         ...
 
     async def cancel(self, principal_id: str, response_id: str) -> None:
-        """Want it no more, if it is still being written."""
+        """Want it no more, if it is still being written; nor does its conversation wait for it."""
         ...
 
     async def chain(self, principal_id: str, response_id: str, most: int) -> list[KeptResponse]:
@@ -75,9 +85,8 @@ class Growth:
 class Responses:
     """A principal's kept responses. Raises `ResponseNotFound` for one that is not there."""
 
-    def __init__(self, store: ResponseStore, items: Items) -> None:
+    def __init__(self, store: ResponseStore) -> None:
         self._store = store
-        self._items = items
         self._writers: dict[tuple[str, str], Writer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,8 +113,8 @@ class Responses:
 
     async def keep(self, principal: Principal, draft: Draft) -> None:
         """An answer that is there, in the store and in its conversation."""
-        await self._store.keep(principal.id, draft.kept(ResponseState.ENDED), draft.events)
-        await self._remember(principal, draft)
+        kept = draft.kept(ResponseState.ENDED)
+        await self._store.keep(principal.id, kept, draft.events, draft.turn())
 
     async def forget(self, principal: Principal, response_id: str) -> None:
         """One that is being written ends."""
@@ -119,17 +128,20 @@ class Responses:
         self._stop(principal, response_id)
         return (await self.chain(principal, response_id))[-1]
 
-    async def begin(self, generation: EventSource, draft: Draft, principal: Principal) -> None:
-        """Have the answer written in the background, whatever becomes of who asked. Raises
-        `StoreUnavailable`, and then closes the generation."""
+    async def begin(
+        self, generation: EventSource, draft: Draft, principal: Principal, holding: AsyncExitStack
+    ) -> None:
+        """Have the answer written in the background, whatever becomes of who asked; `holding` is
+        closed when it has ended. Raises `StoreUnavailable`, and then closes the generation."""
         begun = draft.kept(ResponseState.WRITING)
         writer = Writer(generation, draft, partial(self._store.grow, principal.id))
         async with AsyncExitStack() as on_failure:
+            await on_failure.enter_async_context(holding)
             await on_failure.enter_async_context(generation)
             await self._store.keep(principal.id, begun, draft.events)
             on_failure.pop_all()
         self._writers[principal.id, begun.id] = writer
-        task = asyncio.create_task(self._write(writer, principal, begun.id))
+        task = asyncio.create_task(self._write(writer, (principal.id, begun.id), holding))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -165,42 +177,50 @@ class Responses:
         if writer is not None:
             writer.stop()
 
-    async def _write(self, writer: Writer, principal: Principal, response_id: str) -> None:
+    async def _write(self, writer: Writer, key: tuple[str, str], holding: AsyncExitStack) -> None:
         try:
-            if await writer.run():
-                await self._remember(principal, writer.draft)
+            async with holding:
+                await writer.run()
         finally:
-            del self._writers[principal.id, response_id]
+            del self._writers[key]
             writer.tell()
-
-    async def _remember(self, principal: Principal, draft: Draft) -> None:
-        turn = draft.turn()
-        if turn is not None:
-            with suppress(ConversationNotFound):  # it was forgotten meanwhile, as somebody wanted
-                await self._items.append(principal, turn)
 
 
 class KeptGeneration:
-    """A generation whose whole answer is in the store before its last event comes."""
+    """A generation whose whole answer is in the store, and `holding` closed, before its last event
+    comes; closed early, it closes that, too."""
 
     def __init__(
-        self, generation: EventSource, responses: Responses, principal: Principal, draft: Draft
+        self,
+        generation: EventSource,
+        responses: Responses,
+        principal: Principal,
+        draft: Draft,
+        holding: AsyncExitStack,
     ) -> None:
         self._generation = generation
         self._responses = responses
         self._principal = principal
         self._draft = draft
+        self._holding = holding
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         async for event in self._generation:
             self._draft.take(event)
+            if isinstance(event, Finished | Failed):
+                yield await self._last(event)
+                return
+            yield event
+
+    async def _last(self, event: Finished | Failed) -> Event:
+        """The event that ends it, when whoever hears it may go on."""
+        async with self._holding:
             if isinstance(event, Finished) and self._draft.is_kept:
                 try:
                     await self._responses.keep(self._principal, self._draft)
                 except StoreUnavailable as error:
-                    yield Failed(error)
-                    return
-            yield event
+                    return Failed(error)
+        return event
 
     async def __aenter__(self) -> Self:
         return self
@@ -211,7 +231,8 @@ class KeptGeneration:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._generation.__aexit__(kind, error, trace)
+        async with self._holding:
+            await self._generation.__aexit__(kind, error, trace)
 
 
 def _unknown(response_id: str, param: str | None = None) -> ResponseNotFound:

@@ -74,6 +74,14 @@ class KeptMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptTurn:
+    """What a conversation gets of an answer in it: the messages of one or more turns."""
+
+    conversation_id: str
+    turns: tuple[tuple[KeptMessage, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchHit:
     """A message that has the words; `snippet` is what stands around them."""
 

@@ -42,6 +42,14 @@ class ConversationLocked(InvalidRequest):
 
     code = "conversation_locked"
 
+    @classmethod
+    def named(cls, conversation_id: str) -> ConversationLocked:
+        return cls(
+            f"An answer in the conversation `{conversation_id[:200]}` is being written; wait for "
+            "its end.",
+            param="conversation",
+        )
+
 
 class Unsupported(ServiceError):
     """The request is well-formed, but asks for what this service or model does not do."""

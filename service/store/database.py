@@ -179,6 +179,7 @@ def settle_answers(settings: Settings) -> None:
     try:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE messages SET state = 'cut' WHERE state = 'writing'")
+            connection.exec_driver_sql("UPDATE conversations SET held_by = NULL, held_until = 0")
             raw: Any = connection.connection.dbapi_connection
             count_all_abandoned(raw, time.time())
     except (DatabaseError, sqlite3.DatabaseError) as error:

@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
 
-from service.domain.conversation import KeptResponse, ResponseState
-from service.store.conversations import Transactions
+from service.domain.conversation import KeptResponse, KeptTurn, ResponseState
+from service.store.conversations import Transactions, named
+from service.store.items import append_turns, let_go
 from service.store.tables import response_events
 from service.store.tables import responses as rows
 
@@ -27,9 +28,13 @@ class SqlResponses:
         self._clock = clock
 
     async def keep(
-        self, principal_id: str, response: KeptResponse, events: Sequence[str] = ()
+        self,
+        principal_id: str,
+        response: KeptResponse,
+        events: Sequence[str] = (),
+        turn: KeptTurn | None = None,
     ) -> None:
-        """A new response, and what was told of it so far."""
+        """A new response, what was told of it so far, and what its conversation gets of it."""
         now = self._clock()
         row = {
             "principal_id": principal_id,
@@ -45,14 +50,21 @@ class SqlResponses:
         def work(connection: Connection) -> None:
             made = connection.execute(insert(rows).values(row)).inserted_primary_key
             _add_events(connection, made[0] if made else None, 0, events)
+            _add_turn(connection, principal_id, turn, now)
 
         await self._database.write(work)
 
     async def grow(
-        self, principal_id: str, response: KeptResponse, number: int, events: Sequence[str]
+        self,
+        principal_id: str,
+        response: KeptResponse,
+        number: int,
+        events: Sequence[str],
+        turn: KeptTurn | None = None,
     ) -> bool:
         """Replace a response that is being written, and add events from `number` on. False where
-        it is wanted no more: it was cancelled, forgotten or given up for lost."""
+        it is wanted no more: it was cancelled, forgotten or given up for lost. At its end, its
+        conversation gets `turn`, and waits no more."""
         now = self._clock()
         writing = and_(
             _named(principal_id, response.id),
@@ -67,19 +79,27 @@ class SqlResponses:
                 return False
             connection.execute(update(rows).where(rows.c.key == key).values(grown))
             _add_events(connection, key, number, events)
+            if response.state is not ResponseState.WRITING:
+                _add_turn(connection, principal_id, turn, now)
+                let_go(connection, principal_id, response.id)
             return True
 
         return await self._database.write(work)
 
     async def cancel(self, principal_id: str, response_id: str) -> None:
-        """Want it no more, if it is still being written."""
+        """Want it no more, if it is still being written; nor does its conversation wait for it."""
         writing = and_(
             _named(principal_id, response_id),
             rows.c.state == ResponseState.WRITING.value,
             rows.c.updated_at >= self._clock() - LOST_SECONDS,
         )
         cancelled = update(rows).where(writing).values(state=ResponseState.CANCELLED.value)
-        await self._database.write(lambda connection: connection.execute(cancelled))
+
+        def work(connection: Connection) -> None:
+            connection.execute(cancelled)
+            let_go(connection, principal_id, response_id)
+
+        await self._database.write(work)
 
     async def chain(self, principal_id: str, response_id: str, most: int) -> list[KeptResponse]:
         """The response and those it goes on from, the oldest first; none where it is unknown."""
@@ -132,7 +152,12 @@ class SqlResponses:
     async def forget(self, principal_id: str, response_id: str) -> bool:
         """Whether there was one."""
         gone = delete(rows).where(_named(principal_id, response_id))
-        return await self._database.erase(lambda c: c.execute(gone).rowcount > 0)
+
+        def work(connection: Connection) -> bool:
+            let_go(connection, principal_id, response_id)
+            return connection.execute(gone).rowcount > 0
+
+        return await self._database.erase(work)
 
 
 def _named(principal_id: str, response_id: str) -> Any:
@@ -144,6 +169,12 @@ def _to_response(row: Row[Any], lost: float) -> KeptResponse:
     if state is ResponseState.WRITING and row.updated_at < lost:
         state = ResponseState.LOST
     return KeptResponse(row.id, row.previous_id, row.input, row.reply, state)
+
+
+def _add_turn(connection: Connection, principal_id: str, turn: KeptTurn | None, now: float) -> None:
+    """Nothing, where the conversation was forgotten meanwhile, as somebody wanted."""
+    if turn is not None:
+        append_turns(connection, named(principal_id, turn.conversation_id), turn.turns, now)
 
 
 def _add_events(

@@ -30,6 +30,8 @@ conversations = Table(
     Column("updated_at", Float, nullable=False),
     Column("title", Text, nullable=False, server_default=text("''")),
     Column("metadata", Text, nullable=False, server_default=text("'{}'")),
+    Column("held_by", Text),
+    Column("held_until", Float, nullable=False, server_default=text("0")),
     UniqueConstraint("principal_id", "id"),
     Index("conversations_by_recency", "principal_id", "updated_at"),
     Index("conversations_by_age", "updated_at"),

@@ -133,7 +133,7 @@ def response_output(frames: bytes) -> list[dict[str, Any]]:
 
 
 def response_frames(events: list[Event]) -> bytes:
-    drafted = Drafted(ResponseBody(input="x"), Toolbox(), [], FAKE_MODEL)
+    drafted = Drafted(ResponseBody(input="x"), Toolbox(), [], FAKE_MODEL, "resp_1")
     frames = ResponseFrames(drafted)
     told = [frames.opening()]
     for event in events:

@@ -11,10 +11,9 @@ from service.api.dialects.responses.output import Output, Wire, to_status, to_us
 from service.api.dialects.responses.schemas import TOOL_TYPES, ResponseBody, ToolBody
 from service.api.dialects.responses.tools import Toolbox
 from service.api.errors import Problem
-from service.api.items import Item, new_id, to_turns
+from service.api.items import Item, to_turns
 from service.api.replies import encode_json
-from service.chat.items import KeptTurn
-from service.domain.conversation import AnswerState, KeptResponse, ResponseState
+from service.domain.conversation import AnswerState, KeptResponse, KeptTurn, ResponseState
 from service.domain.events import Event, Failed, Finished, FinishReason, QueuePosition
 from service.domain.model import ModelInfo
 
@@ -32,8 +31,9 @@ class Drafted:
         toolbox: Toolbox,
         new: Sequence[Item],
         model: ModelInfo,
+        response_id: str,
     ) -> None:
-        self.id = new_id("resp")
+        self.id = response_id
         self.is_kept = body.store is not False
         self.events: list[str] = []
         self._body = body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -28,7 +29,7 @@ from service.api.dialects.responses.translate import (
     to_chat_request,
     to_items,
 )
-from service.api.items import Item, items_of, page_of
+from service.api.items import Item, items_of, new_id, page_of
 from service.api.replies import Json
 from service.api.streaming import EventStream, while_connected
 from service.chat.compaction import to_summary_request
@@ -61,22 +62,28 @@ async def create_response(
 ) -> Response:
     """Answer, going on from an earlier response or a conversation if one is named; kept unless
     `store` is false. With `background` the answer is written whoever waits for it."""
-    new = await _new_items(body, parts, principal)
-    toolbox = to_toolbox(body)
-    said = [*await _history(body, parts, principal), *new]
-    request = to_chat_request(body, toolbox, said, request_id)
-    generation = await while_connected(http_request.receive, parts.chat.start(request, principal))
-    drafted = Drafted(body, toolbox, new, generation.model)
+    refuse_contradictions(body)
+    new, toolbox, name = await _new_items(body, parts, principal), to_toolbox(body), new_id("resp")
+    receive = http_request.receive
+    async with AsyncExitStack() as on_failure:
+        if body.conversation_id:
+            held = parts.items.held(principal, body.conversation_id, name)
+            await on_failure.enter_async_context(held)
+        said = [*await _history(body, parts, principal), *new]
+        request = to_chat_request(body, toolbox, said, request_id)
+        generation = await while_connected(receive, parts.chat.start(request, principal))
+        drafted = Drafted(body, toolbox, new, generation.model, name)
+        holding = on_failure.pop_all()
     seconds, headers = parts.settings.api.keepalive_comment_seconds, toolbox.headers
     if body.background:
         begun = drafted.reply()
-        await parts.responses.begin(generation, drafted, principal)
+        await parts.responses.begin(generation, drafted, principal, holding)
         followed = Followed(parts.responses.follow(principal, drafted.id), 0, seconds)
         return followed.stream(headers) if body.stream else Json(begun, headers=headers)
-    kept = KeptGeneration(generation, parts.responses, principal, drafted)
+    kept = KeptGeneration(generation, parts.responses, principal, drafted, holding)
     if body.stream:
         return EventStream(kept, ResponseFrames(drafted), seconds, headers)
-    await while_connected(http_request.receive, collect(kept))
+    await while_connected(receive, collect(kept))
     return Json(drafted.reply(), headers=headers)
 
 
@@ -195,10 +202,6 @@ async def _history(body: ResponseBody, parts: Parts, principal: Principal) -> li
     elif body.conversation_id:
         said = await parts.items.messages(principal, body.conversation_id)
         if any(one.state is AnswerState.WRITING for one in said):
-            raise ConversationLocked(
-                f"An answer in the conversation `{body.conversation_id[:200]}` is being written; "
-                "wait for its end.",
-                param="conversation",
-            )
+            raise ConversationLocked.named(body.conversation_id)
         history = items_of(said)
     return history
