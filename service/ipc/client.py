@@ -16,6 +16,7 @@ from service.ipc.command import SwitchCommand, WakeCommand, send_command
 from service.ipc.connection import Connection
 from service.ipc.framing import FramingError
 from service.ipc.inquiry import AnswerFrame
+from service.ipc.known_model import keep_model, known_model
 from service.ipc.messages import Accepted, Counted, CountTokens, Delta, Done, Queued, Submit
 from service.ipc.refusals import why_unavailable
 from service.ipc.status import EngineState, EngineStatus, Phase, ServiceStatus
@@ -94,7 +95,7 @@ class Engines(Protocol):
     @property
     def resting(self) -> ModelInfo | None:
         """The model for chats that is asleep, and comes back with the next request; None where
-        none is, or where it has slept since before this worker began."""
+        none is."""
         ...
 
     async def switch(self, command: SwitchCommand) -> int:
@@ -274,6 +275,8 @@ class ConnectedEngines:
             mode: connected[0] for mode in Mode if (connected := self._connected(mode)) is not None
         }
         self._heard = status
+        if status.sleeper is not None and self._last_model is None:
+            self._last_model = known_model(self._status_socket.parent)
         self.suspects.heard(status)
         switch = status.switch
         if switch is not None and switch.mode is Mode.CHAT and not switch.is_over:
@@ -322,6 +325,7 @@ class ConnectedEngines:
             self._connections[engine.id] = connection
             if engine.mode is Mode.CHAT and not engine.is_guest:
                 self._last_model = connection.model
+                keep_model(self._status_socket.parent, connection.model)
             self._is_between_models()  # if it was so, it is over
             self._announce()
             await connection.closed.wait()

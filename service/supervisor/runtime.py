@@ -18,6 +18,8 @@ MAX_SOCKET_PATH = 107
 LONGEST_NAME = "engine-999999.sock"
 # Where workers note which requests engines died on (`service.ipc.suspects`).
 SUSPECTS = "suspects"
+# Where workers note what they know of the model (`service.ipc.known_model`).
+KNOWN_MODEL = "known-model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +135,4 @@ def _empty(directory: RuntimeDir) -> None:
         left.unlink(missing_ok=True)
     shutil.rmtree(directory.metrics, ignore_errors=True)
     shutil.rmtree(directory.path / SUSPECTS, ignore_errors=True)
+    (directory.path / KNOWN_MODEL).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What can be done with a message that was said: written anew, answered again, branched off from."""
+"""What is done with a message that was said: written anew, answered again, branched off from."""
 
 from __future__ import annotations
 

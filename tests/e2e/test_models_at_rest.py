@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -10,6 +14,7 @@ import pytest
 
 from service.models.registry import BUILT_IN_DIR
 from tests.e2e.parley import Parley, create_token, running_parley
+from tests.supervisor.service import processes_of
 
 pytestmark = [pytest.mark.model, pytest.mark.services]
 
@@ -65,6 +70,39 @@ def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Pat
         wait_for(parley, "asleep")
         assert parley.chat("What is the capital of France?").status_code == 200
         assert parley.stop() == 0
+
+
+def test_a_worker_that_begins_while_the_model_sleeps_knows_it_and_wakes_it(tmp_path: Path) -> None:
+    rest = {"PARLEY_MODEL__UNLOAD_AFTER_SECONDS": "1.5", "PARLEY_API__WORKERS": "1"}
+    with running_parley(tmp_path, "--model", "pocket", environment=rest) as parley:
+        parley.wait_healthy()
+        for ask in (named, unnamed):
+            wait_for(parley, "asleep")
+            (master,) = [pid for pid in processes_of(parley.process.pid) if processes_of(pid)]
+            before = processes_of(master)
+            os.kill(*before, signal.SIGKILL)
+            listed = retried(lambda: parley.get("/v1/models")).json()["data"]
+            assert [model["id"] for model in listed] == ["pocket"]
+            assert processes_of(master) != before
+            assert parley.get("/health").json()["asleep"] is True
+            assert ask(parley).status_code == 200
+        assert parley.stop() == 0
+
+
+def named(parley: Parley) -> httpx.Response:
+    return parley.chat("What is the capital of France?", model="pocket")
+
+
+def unnamed(parley: Parley) -> httpx.Response:
+    return httpx.post(f"{parley.url}/chat", json={"message": "Say hello."}, timeout=60)
+
+
+def retried(work: Callable[[], httpx.Response]) -> httpx.Response:
+    """A connection that the killed worker had taken breaks; the next one is the new worker's."""
+    for _ in range(20):
+        with suppress(httpx.TransportError):
+            return work()
+    return work()
 
 
 def test_a_caller_chooses_for_itself_and_an_operator_for_everybody(tmp_path: Path) -> None:

@@ -475,3 +475,15 @@ async def test_a_switch_is_asked_for_and_refused_over_the_status_socket(tmp_path
         assert supervisor.heard == [command.to_line()] * 2
     with pytest.raises(EngineUnavailable, match="cannot be asked"):
         await send_command(supervisor.socket, command)
+
+
+async def test_a_worker_that_begins_while_the_model_sleeps_knows_what_it_is(
+    supervisor: SupervisorPeer, engines: ConnectedEngines, engine: EnginePeer
+) -> None:
+    assert engines.resting is None
+    asleep = serving(engine.status(1, EngineState.ASLEEP), current=None)
+    supervisor.announce(asleep)
+    later = connect_engines(supervisor.socket)
+    await later.settled(20)
+    assert later.resting == FAKE_MODEL
+    await later.aclose()
