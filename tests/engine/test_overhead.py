@@ -99,9 +99,11 @@ def test_eight_streams_cost_less_than_60_microseconds_of_python_per_token(
         options: dict[str, Any] = {"stop": ("STOP", "User:"), "sampling": sampling}
         loop.ask(number, f"{number} prompt>", connection=1 + number % 2, **options)
     loop.until(lambda: len(loop.engine.scheduler.generating()) == STREAMS)
-    seconds = min(_seconds(loop) for _ in range(5))  # the machine may be busy with other things
+    # The machine may be busy with other things, or slow.
+    rounds = [(_seconds(loop), _seconds_for_1000_squares()) for _ in range(5)]
+    seconds, squares = map(min, zip(*rounds, strict=True))
     assert len(loop.text(0)) >= 5 * STEPS
-    assert seconds / (STEPS * STREAMS) < 60e-6
+    assert seconds / (STEPS * STREAMS) < max(60e-6, squares)
 
 
 def _seconds(loop: Loop) -> float:
@@ -109,3 +111,11 @@ def _seconds(loop: Loop) -> float:
     start = time.thread_time()
     loop.turn(STEPS)
     return time.thread_time() - start
+
+
+def _seconds_for_1000_squares() -> float:
+    """Some 60 microseconds on the machine that the limit is for; more where all takes longer."""
+    start = time.thread_time()
+    for _ in range(100):
+        sum(number * number for number in range(1000))
+    return (time.thread_time() - start) / 100

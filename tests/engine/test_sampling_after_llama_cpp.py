@@ -108,7 +108,7 @@ TRUNCATIONS: dict[str, tuple[dict[str, Any], Callable[[], Chain]]] = {
 }
 
 # More than so many are laid out by id.
-MANY = {"top-p": 64, "min-p": 0}
+MANY = {"top-p": 64, "min-p": 512}
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])

@@ -60,7 +60,9 @@ class UsualChoice:
             return self._of_nucleus(logits, draw)
         if self._min_p > 0.0:
             best, ids = near(logits, -math.log(self._min_p))
-            return self._of_many(logits, best, ids, draw)
+            if ids.size > MANY:
+                return self._of_many(logits, best, ids, draw)
+            return self._of_few(*_ranked(logits, ids, MANY), draw)
         return from_row(logits, self._temperature, draw)
 
     def _of_top(self, logits: Row, draw: float) -> int:
