@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -23,7 +24,7 @@ from service.api.deps import Parts
 from service.api.errors import ErrorReplies, to_problem
 from service.auth.spending import REPORT
 from service.domain import access
-from service.domain.access import ANONYMOUS, Principal
+from service.domain.access import ANONYMOUS, Principal, Standing
 from service.domain.errors import Forbidden, ServiceError, Unauthenticated
 from service.log import get_logger
 
@@ -82,7 +83,7 @@ class Access:
         state: dict[str, Any] = scope["state"]
         connection = HTTPConnection(scope)
         limits: dict[str, str] = {}
-        report: dict[str, tuple[int, int]] = {}
+        report: dict[str, Standing] = {}
         REPORT.set(report)
         try:
             state["principal"] = await admit(connection, scope["method"])
@@ -137,15 +138,14 @@ async def spend(connection: HTTPConnection, principal: Principal, headers: dict[
     allowance = await parts.limits.spend(spender, principal.requests_per_minute)
     headers["x-ratelimit-limit-requests"] = str(allowance.limit)
     headers["x-ratelimit-remaining-requests"] = str(allowance.num_left)
-    headers["x-ratelimit-reset-requests"] = f"{math.ceil(allowance.next_seconds)}s"
+    headers["x-ratelimit-reset-requests"] = to_duration(allowance.next_seconds)
     headers["anthropic-ratelimit-requests-limit"] = str(allowance.limit)
     headers["anthropic-ratelimit-requests-remaining"] = str(allowance.num_left)
-    renewed = datetime.now(UTC) + timedelta(seconds=math.ceil(allowance.next_seconds))
-    headers["anthropic-ratelimit-requests-reset"] = f"{renewed:%Y-%m-%dT%H:%M:%SZ}"
+    headers["anthropic-ratelimit-requests-reset"] = to_moment(allowance.next_seconds)
     allowance.demand()
 
 
-def _adding(headers: dict[str, str], report: Mapping[str, tuple[int, int]], send: Send) -> Send:
+def _adding(headers: dict[str, str], report: Mapping[str, Standing], send: Send) -> Send:
     """Say with the reply what is left of the limits; `report` is filled while it is made."""
 
     async def adding(message: Message) -> None:
@@ -157,18 +157,36 @@ def _adding(headers: dict[str, str], report: Mapping[str, tuple[int, int]], send
     return adding
 
 
-def to_limit_headers(report: Mapping[str, tuple[int, int]]) -> dict[str, str]:
-    """The tightest limit on tokens, in the words of both vendors' clients."""
+def to_limit_headers(report: Mapping[str, Standing]) -> dict[str, str]:
+    """The tightest limit on tokens, in the words of both vendors' clients. Prompts and answers are
+    counted together, so there is nothing to say of either alone."""
     tokens = [report[name] for name in report if name != "streams"]
     if not tokens:
         return {}
-    limit, left = min(tokens, key=lambda pair: pair[1])
+    tightest = min(tokens, key=lambda standing: standing.left)
     return {
-        "x-ratelimit-limit-tokens": str(limit),
-        "x-ratelimit-remaining-tokens": str(left),
-        "anthropic-ratelimit-tokens-limit": str(limit),
-        "anthropic-ratelimit-tokens-remaining": str(left),
+        "x-ratelimit-limit-tokens": str(tightest.limit),
+        "x-ratelimit-remaining-tokens": str(tightest.left),
+        "x-ratelimit-reset-tokens": to_duration(tightest.more_in_seconds),
+        "anthropic-ratelimit-tokens-limit": str(tightest.limit),
+        "anthropic-ratelimit-tokens-remaining": str(tightest.left),
+        "anthropic-ratelimit-tokens-reset": to_moment(tightest.more_in_seconds),
     }
+
+
+def to_duration(seconds: float) -> str:
+    """Rounded up, as OpenAI's headers have it: `6m0s`."""
+    minutes, whole_seconds = divmod(math.ceil(seconds), 60)
+    hours, whole_minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{whole_minutes}m{whole_seconds}s"
+    return f"{minutes}m{whole_seconds}s" if minutes else f"{whole_seconds}s"
+
+
+def to_moment(seconds: float) -> str:
+    """In so many seconds, as Anthropic's headers have it (RFC 3339); not earlier."""
+    moment = datetime.fromtimestamp(math.ceil(time.time() + seconds), UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def is_open_to_all(path: str) -> bool:

@@ -10,12 +10,12 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from service import metrics
-from service.domain.access import Limits, Need, Principal, Spent
+from service.domain.access import Grant, Limits, Need, Principal, Spent, Standing
 from service.domain.errors import (
     Forbidden,
     InvalidRequest,
@@ -39,17 +39,14 @@ _PERIODS = {
 _QUOTAS = ("tokens_per_day", "tokens_per_month")
 
 # Where the middleware that answers a request wants to hear what is left of its limits.
-REPORT: ContextVar[dict[str, tuple[int, int]] | None] = ContextVar("REPORT", default=None)
+REPORT: ContextVar[dict[str, Standing] | None] = ContextVar("REPORT", default=None)
 
 
 class SpendingStore(Protocol):
     """Keeps what answers take. All methods raise `StoreUnavailable`."""
 
-    async def reserve(
-        self, principal_id: str, limits: Limits, need: Need
-    ) -> tuple[int | None, int, dict[str, int], float]:
-        """Set aside what is needed: under which key (None: too little is left), how many tokens,
-        what was left of each limit, and in how many seconds more is possible."""
+    async def reserve(self, principal_id: str, limits: Limits, need: Need) -> Grant:
+        """Set aside what is needed, or as much of it as is left."""
         ...
 
     async def settle(
@@ -114,13 +111,13 @@ class Spending:
         least = prompt_tokens + (min(LEAST_ANSWER, room) if max_tokens is None else wanted)
         _refuse_impossible(limits, least)
         need = Need(model, prompt_tokens, least, prompt_tokens + wanted)
-        key, tokens, left, seconds = await self._store.reserve(principal.id, limits, need)
-        _report(limits, left, tokens if key is not None else 0)
-        if key is None:
-            raise _refusal(limits, left, least, seconds)
-        self._running.add(key)
+        grant = await self._store.reserve(principal.id, limits, need)
+        _report(grant)
+        if grant.key is None:
+            raise _refusal(grant, least)
+        self._running.add(grant.key)
         self._begin_renewing()
-        return Reservation(key, tokens - prompt_tokens)
+        return Reservation(grant.key, grant.tokens - prompt_tokens)
 
     async def settle(
         self,
@@ -179,12 +176,13 @@ def _refuse_impossible(limits: Limits, least: int) -> None:
             )
 
 
-def _refusal(limits: Limits, left: dict[str, int], least: int, seconds: float) -> RateLimited:
-    needed = {name: 1 if name == "streams" else least for name in left}
-    short = next((name for name in left if left[name] < needed[name]), "tokens_per_minute")
+def _refusal(grant: Grant, least: int) -> RateLimited:
+    standings, seconds = grant.standings, grant.wait_seconds
+    needed = {name: 1 if name == "streams" else least for name in standings}
+    short = next(name for name in standings if standings[name].left < needed[name])
     metrics.RATE_LIMITED.labels(short).inc()
-    limit, words = getattr(limits, short), _PERIODS[short]
-    have = "are under way" if short == "streams" else f"{max(0, left[short])} of them are left"
+    limit, left, words = standings[short].limit, standings[short].left, _PERIODS[short]
+    have = "are under way" if short == "streams" else f"{max(0, left)} of them are left"
     kind = QuotaSpent if short in _QUOTAS else RateLimited
     return kind(
         f"You have {limit} {words}; {have}, and this request takes "
@@ -193,11 +191,11 @@ def _refusal(limits: Limits, left: dict[str, int], least: int, seconds: float) -
     )
 
 
-def _report(limits: Limits, left: dict[str, int], tokens: int) -> None:
-    """Tell the middleware the limit and what is left of it, where it listens."""
+def _report(grant: Grant) -> None:
+    """Tell the middleware how the limits stand now, where it listens."""
     report = REPORT.get()
     if report is None:
         return
-    for name, num in left.items():
-        taken = 1 if name == "streams" and tokens else tokens
-        report[name] = (getattr(limits, name), max(0, num - taken))
+    for name, before in grant.standings.items():
+        taken = 0 if grant.key is None else 1 if name == "streams" else grant.tokens
+        report[name] = replace(before, left=max(0, before.left - taken))

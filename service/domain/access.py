@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,6 +55,26 @@ class Limits:
 
 
 UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A limit on tokens or answers, what is left of it, and when there will be more."""
+
+    limit: int
+    left: int
+    more_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What limits say of a need: `tokens` are set aside under `key`, or too few are left (None),
+    and enough in `wait_seconds`. `standings` are those of each limit before that, by its name."""
+
+    key: int | None
+    tokens: int
+    standings: Mapping[str, Standing]
+    wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

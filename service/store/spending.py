@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from service.domain.access import Limits, Need, Spent
+from service.domain.access import Grant, Limits, Need, Spent, Standing
 from service.domain.events import Usage
 from service.store.direct import Counters
 from service.store.tables import usage
@@ -37,7 +37,7 @@ _FORGET = tuple(
 )
 _HELD = """
 SELECT coalesce(sum(tokens), 0), coalesce(sum(CASE WHEN ended_at IS NULL THEN tokens END), 0),
-       count(*) - count(ended_at)
+       count(*) - count(ended_at), min(ended_at)
 FROM answers WHERE principal_id = ?
 """
 _RESERVE = """
@@ -73,30 +73,25 @@ class SqlSpending(Counters):
     whoever asks next for the same principal or for what was spent, and counted then, once, as what
     was set aside for it: nobody knows better, and no limit may be exceeded."""
 
-    async def reserve(
-        self, principal_id: str, limits: Limits, need: Need
-    ) -> tuple[int | None, int, dict[str, int], float]:
+    async def reserve(self, principal_id: str, limits: Limits, need: Need) -> Grant:
         """Set aside as many tokens as the limits leave, `need.most` at most and `need.least` at
-        least.
+        least."""
 
-        The key of what was set aside, or None where there is too little; how many tokens; what
-        is left of each limit before that; and in how many seconds more is possible.
-        """
-
-        def work(connection: sqlite3.Connection) -> tuple[int | None, int, dict[str, int], float]:
+        def work(connection: sqlite3.Connection) -> Grant:
             now = self._clock()
             self._forget(connection, principal_id, now)
-            left = _left(connection, principal_id, limits, now)
+            standings = _standings(connection, principal_id, limits, now)
+            left = {name: standing.left for name, standing in standings.items()}
             tokens = min([need.most, *(n for name, n in left.items() if name != "streams")])
             if tokens < need.least or left.get("streams", 1) < 1:
                 seconds = _seconds(connection, principal_id, left, need.least, now)
-                return None, tokens, left, seconds
+                return Grant(None, tokens, standings, seconds)
             # Never used again, also not for another's answer while a late worker still knows it.
             key = secrets.randbits(62)
             lease = (now, now + LEASE_SECONDS)
             row = (key, principal_id, tokens, *lease, need.model, need.prompt_tokens)
             connection.execute(_RESERVE, row)
-            return key, tokens, left, 0.0
+            return Grant(key, tokens, standings)
 
         return await self._database.write_directly(work)
 
@@ -161,44 +156,53 @@ def _count_abandoned(connection: sqlite3.Connection, ending: str, of: Mapping[st
         connection.execute(_COUNT, (principal_id, _day(ended_at), *counted))
 
 
-def _left(
+def _standings(
     connection: sqlite3.Connection, principal_id: str, limits: Limits, now: float
-) -> dict[str, int]:
-    """What is left of each limit that there is."""
-    window, reserved, streams = connection.execute(_HELD, (principal_id,)).fetchone()
-    left = {}
-    if limits.tokens_per_minute is not None:
-        left["tokens_per_minute"] = limits.tokens_per_minute - window
-    if limits.streams is not None:
-        left["streams"] = limits.streams - streams
+) -> dict[str, Standing]:
+    """Of each limit that there is. Nobody knows when an answer that runs ends: its tokens are back
+    a minute later, at the soonest."""
+    window, reserved, streams, oldest = connection.execute(_HELD, (principal_id,)).fetchone()
+    found = {}
+    if (limit := limits.tokens_per_minute) is not None:
+        more_in = WINDOW_SECONDS if oldest is None else max(0.0, oldest + WINDOW_SECONDS - now)
+        found["tokens_per_minute"] = Standing(limit, limit - window, more_in)
+    if (limit := limits.streams) is not None:
+        found["streams"] = Standing(limit, limit - streams, 0.0)
     if limits.tokens_per_day is None and limits.tokens_per_month is None:
-        return left
+        return found
     today = _day(now)
     used = connection.execute(_USED, (today, principal_id, today[:7])).fetchone()
-    periods = {"tokens_per_day": used[0], "tokens_per_month": used[1]}
-    for name, num_used in periods.items():
-        if (limit := getattr(limits, name)) is not None:
-            left[name] = limit - reserved - num_used
-    return left
+    if (limit := limits.tokens_per_day) is not None:
+        found["tokens_per_day"] = Standing(limit, limit - reserved - used[0], _until_day(now))
+    if (limit := limits.tokens_per_month) is not None:
+        found["tokens_per_month"] = Standing(limit, limit - reserved - used[1], _until_month(now))
+    return found
 
 
 def _seconds(
     connection: sqlite3.Connection, principal_id: str, left: dict[str, int], least: int, now: float
 ) -> float:
     """When trying again can help: when enough of the last minute has passed, or a day or month."""
-    moment = datetime.fromtimestamp(now, UTC)
-    midnight = 86400.0 - (now % 86400.0)
     waits = [1.0]
     if left.get("tokens_per_day", least) < least:
-        waits.append(midnight)
+        waits.append(_until_day(now))
     if left.get("tokens_per_month", least) < least:
-        following = (moment.year + moment.month // 12, moment.month % 12 + 1)
-        waits.append(datetime(*following, 1, tzinfo=UTC).timestamp() - now)
+        waits.append(_until_month(now))
     missing = least - left.get("tokens_per_minute", least)
     if missing > 0:
         ended = connection.execute(_ENDED, (principal_id,)).fetchall()
         waits.append(_until_free(ended, missing, now))
     return max(waits)
+
+
+def _until_day(now: float) -> float:
+    return 86400.0 - (now % 86400.0)
+
+
+def _until_month(now: float) -> float:
+    moment = datetime.fromtimestamp(now, UTC)
+    following = (moment.year + moment.month // 12, moment.month % 12 + 1)
+    return datetime(*following, 1, tzinfo=UTC).timestamp() - now
 
 
 def _until_free(ended: Sequence[tuple[int, float]], missing: int, now: float) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from service.api.access import to_duration
 from service.auth.tokens import AccessTokens
 from service.domain.access import Limits, Scope
 from service.domain.chat import ChatRequest, Message, Role
@@ -119,6 +121,7 @@ async def test_what_is_answered_is_within_the_limits_and_counted(
         first = await client.post("/v1/chat/completions", json=ASK)
         assert first.status_code == 200
         assert first.headers["x-ratelimit-limit-tokens"] == "60"
+        assert first.headers["x-ratelimit-reset-tokens"] == "1m0s"
         usage = first.json()["usage"]
         assert engine.jobs[0].weight == 2.0
         left = 60 - usage["total_tokens"]
@@ -127,6 +130,14 @@ async def test_what_is_answered_is_within_the_limits_and_counted(
         assert refused.status_code == 429
         assert refused.json()["error"]["type"]
         assert 1 <= int(refused.headers["retry-after"]) <= 60
+        for vendor in ("x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}"):
+            assert refused.headers[vendor.format("limit")] == "60"
+            assert refused.headers[vendor.format("remaining")] == str(left)
+        reset = refused.headers["anthropic-ratelimit-tokens-reset"]
+        now = datetime.now(UTC)
+        assert reset.endswith("Z")
+        assert timedelta(0) < datetime.fromisoformat(reset) - now <= timedelta(seconds=62)
+        assert not [name for name in refused.headers if "put-tokens" in name]
         just_enough = {**ASK, "max_tokens": left - usage["prompt_tokens"]}
         assert (await client.post("/v1/chat/completions", json=just_enough)).status_code == 200
         mine = (await client.get("/v1/me/usage")).json()["data"]
@@ -135,6 +146,44 @@ async def test_what_is_answered_is_within_the_limits_and_counted(
         text = (await client.get("/v1/me/usage", params={"format": "csv"})).text.splitlines()
         assert text[0].startswith("day,model,answers")
         assert len(text) == 2
+
+
+async def test_days_and_months_say_when_they_are_over_and_no_limit_says_nothing(
+    app: FastAPI, tokens: AccessTokens
+) -> None:
+    for name, limits in {
+        "day": Limits(tokens_per_day=100, tokens_per_month=1000, tokens_per_minute=500),
+        "month": Limits(tokens_per_month=100, tokens_per_day=1000),
+        "streams": Limits(streams=9),
+        "free": Limits(),
+    }.items():
+        _, secret = await tokens.create(name, frozenset({Scope.CHAT}), None, limits=limits)
+        before = datetime.now(UTC)
+        async with connected_client(app) as client:
+            client.headers["Authorization"] = f"Bearer {secret}"
+            headers = (await client.post("/v1/chat/completions", json=ASK)).headers
+        told = {key: value for key, value in headers.items() if "ratelimit" in key}
+        if not limits.tokens_per_month:
+            assert told == {}
+            continue
+        assert len(told) == 6
+        assert told["anthropic-ratelimit-tokens-limit"] == "100"
+        reset = datetime.fromisoformat(told["anthropic-ratelimit-tokens-reset"])
+        following = before + timedelta(days=1)
+        while name == "month" and following.day != 1:
+            following += timedelta(days=1)
+        ends = following.replace(hour=0, minute=0, second=0, microsecond=0)
+        if before.date() == datetime.now(UTC).date():  # else midnight came in between
+            assert ends <= reset <= ends + timedelta(minutes=1)
+        assert told["x-ratelimit-reset-tokens"].endswith("s")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.0, "0s"), (0.2, "1s"), (59.5, "1m0s"), (61, "1m1s"), (3600, "1h0m0s"), (90061, "25h1m1s")],
+)
+def test_durations_are_told_as_openai_does(seconds: float, told: str) -> None:
+    assert to_duration(seconds) == told
 
 
 async def test_one_answer_at_a_time_means_one(

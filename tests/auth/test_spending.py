@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.auth.spending import REPORT, Reservation, Spending, since
-from service.domain.access import Limits, Principal
+from service.domain.access import Limits, Principal, Standing
 from service.domain.errors import Forbidden, InvalidRequest, RateLimited
 from service.domain.events import Usage
 from service.settings import Settings
@@ -203,13 +203,19 @@ async def test_answers_at_once_are_limited_in_all_workers_together(
         await worker.aclose()
 
 
+async def left_alone(database: Database, clock: FakeClock, me: Principal) -> Spending:
+    """A worker, when another one has died that was answering `me` with 10 and up to 50 tokens."""
+    dead, alive = (Spending(SqlSpending(database, clock)) for _ in range(2))
+    await dead.reserve(me, "m", 10, 50, room=100)
+    await dead.aclose()
+    return alive
+
+
 async def test_what_a_dead_worker_held_is_free_after_its_lease(
     database: Database, clock: FakeClock
 ) -> None:
-    dead, alive = (Spending(SqlSpending(database, clock)) for _ in range(2))
     me = who(streams=1)
-    await dead.reserve(me, "m", 10, 10, room=100)
-    await dead.aclose()
+    alive = await left_alone(database, clock, me)
     clock.now += LEASE_SECONDS - 1
     with pytest.raises(RateLimited):
         await alive.reserve(me, "m", 10, 10, room=100)
@@ -221,10 +227,8 @@ async def test_what_a_dead_worker_held_is_free_after_its_lease(
 async def test_what_a_dead_worker_s_answer_had_set_aside_is_counted_once(
     database: Database, clock: FakeClock
 ) -> None:
-    dead, alive = (Spending(SqlSpending(database, clock)) for _ in range(2))
     me = who(tokens_per_day=100)
-    await dead.reserve(me, "m", 10, 50, room=100)
-    await dead.aclose()
+    alive = await left_alone(database, clock, me)
     assert await alive.spent("me", "2000-01-01") == []
     clock.now += LEASE_SECONDS + 1
     with pytest.raises(RateLimited, match="40 of them are left"):
@@ -254,6 +258,36 @@ async def test_a_worker_that_was_given_up_for_dead_changes_nothing_that_was_coun
     assert (counted.answers, counted.completion_tokens) == (2, 30)
     await slow.aclose()
     await other.aclose()
+
+
+async def test_limits_say_when_there_will_be_more(database: Database, clock: FakeClock) -> None:
+    clock.now = 1_800_000_000.0  # 2027-01-15 08:00 UTC
+    spending = Spending(SqlSpending(database, clock))
+    me = who(tokens_per_minute=100, tokens_per_day=200, tokens_per_month=300, streams=3)
+
+    async def standings() -> dict[str, tuple[int, int, float]]:
+        report: dict[str, Standing] = {}
+        REPORT.set(report)
+        running = await spending.reserve(me, "m", 5, 5, room=100)
+        told = {name: (s.limit, s.left, s.more_in_seconds) for name, s in report.items()}
+        await spending.settle(me, running, "m", Usage(), began=False)
+        return told
+
+    day, month = 16 * 3600.0, (16 + 16 * 24) * 3600.0
+    first = await spending.reserve(me, "m", 10, 30, room=100)
+    clock.now += 10
+    told = await standings()
+    assert told["tokens_per_minute"] == (100, 50, 60.0), "nobody knows when what runs will end"
+    assert told["streams"] == (3, 1, 0.0)
+    await spending.settle(me, first, "m", took(10, 20))
+    clock.now += 20
+    assert await standings() == {
+        "tokens_per_minute": (100, 60, 40.0),
+        "streams": (3, 2, 0.0),
+        "tokens_per_day": (200, 160, day - 30),
+        "tokens_per_month": (300, 260, month - 30),
+    }
+    await spending.aclose()
 
 
 async def test_days_and_months_are_kept_by_the_rows_that_report(
@@ -304,9 +338,10 @@ async def test_what_never_began_takes_nothing(database: Database) -> None:
 
 
 async def test_the_middleware_hears_what_is_left(database: Database) -> None:
-    report: dict[str, tuple[int, int]] = {}
+    report: dict[str, Standing] = {}
     REPORT.set(report)
     spending = Spending(SqlSpending(database))
     await spending.reserve(who(tokens_per_minute=100, streams=3), "m", 10, 20, room=100)
-    assert report == {"tokens_per_minute": (100, 70), "streams": (3, 2)}
+    left = {name: (standing.limit, standing.left) for name, standing in report.items()}
+    assert left == {"tokens_per_minute": (100, 70), "streams": (3, 2)}
     await spending.aclose()

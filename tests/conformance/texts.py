@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from tests.conformance.chat import CAPITAL
 from tests.conformance.checks import Subject, check, refused
@@ -12,6 +13,7 @@ VECTORS = "Embeddings"
 MODELS = "Models"
 ERRORS = "Refusals"
 HEADERS = "Headers"
+DURATION = re.compile(r"(\d+h)?(\d+m)?\d+s")
 BEGUN = "The capital of France is"
 
 
@@ -155,3 +157,5 @@ def _(server: Subject) -> None:
         limit = int(headers.get(f"x-ratelimit-limit-{what}", "-1"))
         left = int(headers.get(f"x-ratelimit-remaining-{what}", "-1"))
         assert 0 <= left <= limit, f"of {what}, {left} of {limit} are left"
+        reset = headers.get(f"x-ratelimit-reset-{what}", "nothing")
+        assert DURATION.fullmatch(reset), f"the reset of {what} is {reset}"
