@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import pytest
 import pytest_asyncio
 from anthropic.types import Message, MessageParam, TextBlock, ThinkingBlock
 
 from service.domain.errors import GenerationFailed, QueueFull
-from tests.api.running import listening, running_app
 from tests.fakes.engine import FakeEngine, loading
 
 pytestmark = pytest.mark.sdk
@@ -24,12 +23,6 @@ THOUGHTFUL = "<think>France, so</think>Paris, of course."
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine(answer="Paris, of course.")
-
-
-@pytest_asyncio.fixture
-async def url(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
-    async with running_app(engine, tmp_path) as app, listening(app) as url:
-        yield url
 
 
 @pytest_asyncio.fixture
@@ -246,3 +239,24 @@ async def test_a_picture_for_a_model_that_reads_only_text_is_a_bad_request(
     said = {"role": "user", "content": [{"type": "image", "source": source}]}
     with pytest.raises(anthropic.BadRequestError, match="reads only text"):
         await ask(client, messages=[said])
+
+
+async def test_the_client_tries_again_without_an_idempotency_key(
+    url: str, engine: FakeEngine
+) -> None:
+    """docs/responses.md says what comes of it."""
+    engine.refuses(QueueFull("64 requests are waiting.", retry_after_seconds=0.01))
+    sent: list[httpx.Request] = []
+
+    async def note(request: httpx.Request) -> None:
+        sent.append(request)
+
+    http_client = anthropic.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+    async with anthropic.AsyncAnthropic(
+        base_url=url, api_key="none", max_retries=1, http_client=http_client
+    ) as client:
+        await client.messages.create(
+            model="fake", max_tokens=9, messages=[{"role": "user", "content": "a"}]
+        )
+    assert [request.headers["x-stainless-retry-count"] for request in sent] == ["0", "1"]
+    assert not [request for request in sent if "idempotency-key" in request.headers]

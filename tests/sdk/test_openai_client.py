@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
+import httpx
 import openai
 import pytest
-import pytest_asyncio
 
 from service.domain.errors import QueueFull
-from tests.api.running import listening, running_app
 from tests.fakes.engine import FakeEngine, loading
 from tests.sdk.published import Published
 
@@ -24,25 +21,13 @@ def engine() -> FakeEngine:
     return FakeEngine(answer="Paris, of course.")
 
 
-@pytest_asyncio.fixture
-async def url(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
-    async with running_app(engine, tmp_path) as app, listening(app) as url:
-        yield f"{url}/v1"
-
-
-@pytest_asyncio.fixture
-async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-        yield client
-
-
-async def ask(client: openai.AsyncOpenAI, **options: object) -> object:
+async def ask(async_client: openai.AsyncOpenAI, **options: object) -> object:
     asked = {"messages": [{"role": "user", "content": "Capital of France?"}], **options}
-    return await client.chat.completions.create(model="fake", **asked)  # type: ignore[call-overload]
+    return await async_client.chat.completions.create(model="fake", **asked)  # type: ignore[call-overload]
 
 
-async def test_a_plain_answer(client: openai.AsyncOpenAI, published: Published) -> None:
-    reply = await client.chat.completions.create(
+async def test_a_plain_answer(async_client: openai.AsyncOpenAI, published: Published) -> None:
+    reply = await async_client.chat.completions.create(
         model="fake", messages=[{"role": "user", "content": "Capital of France?"}]
     )
     assert reply.choices[0].message.content == "Paris, of course."
@@ -53,9 +38,9 @@ async def test_a_plain_answer(client: openai.AsyncOpenAI, published: Published) 
 
 
 async def test_a_stream_adds_up_to_the_plain_answer(
-    client: openai.AsyncOpenAI, published: Published
+    async_client: openai.AsyncOpenAI, published: Published
 ) -> None:
-    stream = await client.chat.completions.create(
+    stream = await async_client.chat.completions.create(
         model="fake",
         messages=[{"role": "user", "content": "Capital of France?"}],
         stream=True,
@@ -72,8 +57,8 @@ async def test_a_stream_adds_up_to_the_plain_answer(
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
 
 
-async def test_the_vendors_accumulator_agrees(client: openai.AsyncOpenAI) -> None:
-    async with client.chat.completions.stream(
+async def test_the_vendors_accumulator_agrees(async_client: openai.AsyncOpenAI) -> None:
+    async with async_client.chat.completions.stream(
         model="fake", messages=[{"role": "user", "content": "Capital of France?"}]
     ) as stream:
         completion = await stream.get_final_completion()
@@ -81,54 +66,67 @@ async def test_the_vendors_accumulator_agrees(client: openai.AsyncOpenAI) -> Non
     assert completion.choices[0].message.role == "assistant"
 
 
-async def test_models(client: openai.AsyncOpenAI, published: Published) -> None:
-    models = await client.models.list()
+async def test_models(async_client: openai.AsyncOpenAI, published: Published) -> None:
+    models = await async_client.models.list()
     assert [model.id for model in models.data] == ["fake"]
-    model = await client.models.retrieve("fake")
+    model = await async_client.models.retrieve("fake")
     published.check("Model", model.model_dump(mode="json", exclude_unset=True))
     with pytest.raises(openai.NotFoundError) as raised:
-        await client.models.retrieve("acme/large")
+        await async_client.models.retrieve("acme/large")
     assert raised.value.code == "model_not_found"
 
 
-async def test_refusals_are_the_vendors_exceptions(client: openai.AsyncOpenAI) -> None:
+async def test_refusals_are_the_vendors_exceptions(async_client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
-        await ask(client, temperature=9)
+        await ask(async_client, temperature=9)
     assert (bad.value.param, bad.value.type) == ("temperature", "invalid_request_error")
     with pytest.raises(openai.NotFoundError) as missing:
-        await client.chat.completions.create(
+        await async_client.chat.completions.create(
             model="gpt-9", messages=[{"role": "user", "content": "a"}]
         )
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as long:
-        await client.chat.completions.create(
+        await async_client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "word " * 600}]
         )
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")
 
 
 async def test_a_model_that_loads_is_a_503_with_a_time(
-    client: openai.AsyncOpenAI, engine: FakeEngine
+    async_client: openai.AsyncOpenAI, engine: FakeEngine
 ) -> None:
     engine.status = loading(0.5)
     with pytest.raises(openai.InternalServerError) as raised:
-        await ask(client)
+        await ask(async_client)
     assert raised.value.status_code == 503
     assert int(raised.value.response.headers["retry-after"]) >= 1
 
 
 async def test_the_client_tries_again_when_told_to(url: str, engine: FakeEngine) -> None:
+    """And sends no `Idempotency-Key`: docs/responses.md says what comes of it."""
     engine.refuses(QueueFull("64 requests are waiting.", retry_after_seconds=0.01))
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=1) as client:
+    sent: list[httpx.Request] = []
+
+    async def note(request: httpx.Request) -> None:
+        sent.append(request)
+
+    http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+    async with openai.AsyncOpenAI(
+        base_url=f"{url}/v1", api_key="none", max_retries=1, http_client=http_client
+    ) as client:
         reply = await client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "a"}]
         )
     assert reply.choices[0].message.content == "Paris, of course."
+    assert [request.headers["x-stainless-retry-count"] for request in sent] == ["0", "1"]
+    assert not [request for request in sent if "idempotency-key" in request.headers]
 
 
-async def test_a_stream_that_breaks_raises(client: openai.AsyncOpenAI, engine: FakeEngine) -> None:
+async def test_a_stream_that_breaks_raises(
+    async_client: openai.AsyncOpenAI, engine: FakeEngine
+) -> None:
     engine.paced = True
-    stream = await client.chat.completions.create(
+    stream = await async_client.chat.completions.create(
         model="fake", messages=[{"role": "user", "content": "a"}], stream=True
     )
     await engine.write(1)
@@ -141,9 +139,11 @@ async def test_a_stream_that_breaks_raises(client: openai.AsyncOpenAI, engine: F
     assert raised.value.code == "engine_unavailable"
 
 
-async def test_closing_a_stream_cancels(client: openai.AsyncOpenAI, engine: FakeEngine) -> None:
+async def test_closing_a_stream_cancels(
+    async_client: openai.AsyncOpenAI, engine: FakeEngine
+) -> None:
     engine.paced = True
-    stream = await client.chat.completions.create(
+    stream = await async_client.chat.completions.create(
         model="fake", messages=[{"role": "user", "content": "a"}], stream=True
     )
     await anext(aiter(stream))
@@ -154,7 +154,7 @@ async def test_closing_a_stream_cancels(client: openai.AsyncOpenAI, engine: Fake
 
 async def test_the_blocking_client_works_too(url: str) -> None:
     def ask_and_wait() -> str | None:
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             reply = client.chat.completions.create(
                 model="fake", messages=[{"role": "user", "content": "a"}], max_tokens=2
             )
@@ -163,8 +163,8 @@ async def test_the_blocking_client_works_too(url: str) -> None:
     assert await asyncio.to_thread(ask_and_wait) == "Paris, of"
 
 
-async def test_log_probabilities(client: openai.AsyncOpenAI, published: Published) -> None:
-    reply = await client.chat.completions.create(
+async def test_log_probabilities(async_client: openai.AsyncOpenAI, published: Published) -> None:
+    reply = await async_client.chat.completions.create(
         model="fake",
         messages=[{"role": "user", "content": "Capital of France?"}],
         logprobs=True,
@@ -180,9 +180,9 @@ async def test_log_probabilities(client: openai.AsyncOpenAI, published: Publishe
 
 
 async def test_log_probabilities_ride_on_the_chunks_of_their_text(
-    client: openai.AsyncOpenAI, published: Published
+    async_client: openai.AsyncOpenAI, published: Published
 ) -> None:
-    stream = await client.chat.completions.create(
+    stream = await async_client.chat.completions.create(
         model="fake",
         messages=[{"role": "user", "content": "Capital of France?"}],
         logprobs=True,
@@ -196,10 +196,10 @@ async def test_log_probabilities_ride_on_the_chunks_of_their_text(
 
 
 async def test_several_choices(
-    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+    async_client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
 ) -> None:
     engine.answers("Paris.", "It is Paris.", "Paris it is.")
-    reply = await client.chat.completions.create(
+    reply = await async_client.chat.completions.create(
         model="fake", messages=[{"role": "user", "content": "Capital of France?"}], n=3
     )
     published.check(WHOLE, reply.model_dump(mode="json", exclude_unset=True))
@@ -210,10 +210,10 @@ async def test_several_choices(
 
 
 async def test_several_choices_in_one_stream(
-    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+    async_client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
 ) -> None:
     engine.answers("Paris.", "It is Paris.")
-    stream = await client.chat.completions.create(
+    stream = await async_client.chat.completions.create(
         model="fake",
         messages=[{"role": "user", "content": "Capital of France?"}],
         n=2,
@@ -235,19 +235,19 @@ async def test_several_choices_in_one_stream(
 
 
 async def test_more_choices_than_are_given_are_refused_by_number(
-    client: openai.AsyncOpenAI,
+    async_client: openai.AsyncOpenAI,
 ) -> None:
     with pytest.raises(openai.BadRequestError, match="n is 9; it must be between 1 and 8"):
-        await client.chat.completions.create(
+        await async_client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "Hi"}], n=9
         )
 
 
 async def test_a_text_goes_on(
-    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+    async_client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
 ) -> None:
     engine.answers(" a time there was a fox.")
-    reply = await client.completions.create(
+    reply = await async_client.completions.create(
         model="fake", prompt="Once upon", logprobs=2, max_tokens=5
     )
     published.check("CreateCompletionResponse", reply.model_dump(mode="json", exclude_unset=True))
@@ -262,10 +262,10 @@ async def test_a_text_goes_on(
 
 
 async def test_several_texts_go_on_in_one_stream(
-    client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
+    async_client: openai.AsyncOpenAI, engine: FakeEngine, published: Published
 ) -> None:
     engine.answers(" one.", " two.", " three.", " four.")
-    stream = await client.completions.create(
+    stream = await async_client.completions.create(
         model="fake",
         prompt=["First", "Second"],
         n=2,
@@ -287,9 +287,9 @@ async def test_several_texts_go_on_in_one_stream(
 
 
 async def test_a_picture_for_a_model_that_reads_only_text_is_a_bad_request(
-    client: openai.AsyncOpenAI,
+    async_client: openai.AsyncOpenAI,
 ) -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
     with pytest.raises(openai.BadRequestError, match="reads only text") as refused:
-        await ask(client, messages=[{"role": "user", "content": [picture]}])
+        await ask(async_client, messages=[{"role": "user", "content": [picture]}])
     assert refused.value.param == "messages[0].content[0]"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import openai
 import pytest
-import pytest_asyncio
 
 from service.domain.errors import ContextLengthExceeded, QueueFull
-from tests.api.running import listening, running_app
 from tests.fakes.companion import EMBEDDER, FakeCompanion
 from tests.fakes.engine import FakeEngine
 from tests.sdk.published import Published
@@ -21,30 +16,20 @@ REPLY = "CreateEmbeddingResponse"
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    return FakeEngine()
+    engine = FakeEngine()
+    engine.companion(EMBEDDER)
+    return engine
 
 
 @pytest.fixture
 def embedder(engine: FakeEngine) -> FakeCompanion:
-    return engine.companion(EMBEDDER)
-
-
-@pytest_asyncio.fixture
-async def client(
-    engine: FakeEngine, embedder: FakeCompanion, tmp_path: Path
-) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with (
-        running_app(engine, tmp_path) as app,
-        listening(app) as url,
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        yield client
+    return engine.companions[EMBEDDER.mode]
 
 
 async def test_the_client_decodes_the_base64_that_it_asks_for(
-    client: openai.AsyncOpenAI, published: Published
+    async_client: openai.AsyncOpenAI, published: Published
 ) -> None:
-    reply = await client.embeddings.create(model="fake-embedder", input=["one two", "three"])
+    reply = await async_client.embeddings.create(model="fake-embedder", input=["one two", "three"])
     assert [entry.embedding for entry in reply.data] == [[2.0, 0, 0, 0], [1.0, 0, 0, 0]]
     assert [entry.index for entry in reply.data] == [0, 1]
     assert (reply.usage.prompt_tokens, reply.usage.total_tokens) == (3, 3)
@@ -52,9 +37,9 @@ async def test_the_client_decodes_the_base64_that_it_asks_for(
 
 
 async def test_plain_numbers_follow_the_published_schema(
-    client: openai.AsyncOpenAI, published: Published
+    async_client: openai.AsyncOpenAI, published: Published
 ) -> None:
-    raw = await client.embeddings.with_raw_response.create(
+    raw = await async_client.embeddings.with_raw_response.create(
         model="fake-embedder", input=[[1, 2, 3]], encoding_format="float", dimensions=3
     )
     assert raw.parse().data[0].embedding == [3.0, 0.0, 0.0]
@@ -62,23 +47,23 @@ async def test_plain_numbers_follow_the_published_schema(
 
 
 async def test_refusals_are_the_clients_own_errors(
-    client: openai.AsyncOpenAI, embedder: FakeCompanion
+    async_client: openai.AsyncOpenAI, embedder: FakeCompanion
 ) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
-        await client.embeddings.create(model="text-embedding-3-small", input="one")
+        await async_client.embeddings.create(model="text-embedding-3-small", input="one")
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="dimensions is 9"):
-        await client.embeddings.create(model="fake-embedder", input="one", dimensions=9)
+        await async_client.embeddings.create(model="fake-embedder", input="one", dimensions=9)
     embedder.refuses(ContextLengthExceeded("input[0] has 9 tokens.", param="input"))
     with pytest.raises(openai.BadRequestError) as long:
-        await client.embeddings.create(model="fake-embedder", input="one")
+        await async_client.embeddings.create(model="fake-embedder", input="one")
     assert long.value.code == "context_length_exceeded"
 
 
 async def test_the_client_comes_back_to_a_full_queue(
-    client: openai.AsyncOpenAI, embedder: FakeCompanion
+    async_client: openai.AsyncOpenAI, embedder: FakeCompanion
 ) -> None:
     embedder.refuses(QueueFull("3 requests are waiting.", retry_after_seconds=0.1))
-    patient = client.with_options(max_retries=1)
+    patient = async_client.with_options(max_retries=1)
     reply = await patient.embeddings.create(model="fake-embedder", input="one")
     assert len(reply.data) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -13,7 +12,6 @@ import pytest
 import pytest_asyncio
 from anthropic.types import TextBlock, ToolUseBlock
 
-from tests.api.running import listening, running_app
 from tests.fakes.engine import FakeEngine
 from tests.sdk.published import Published
 
@@ -36,19 +34,6 @@ def engine() -> FakeEngine:
 
 
 @pytest_asyncio.fixture
-async def url(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
-    async with running_app(engine, tmp_path) as app, listening(app) as url:
-        yield url
-
-
-@pytest_asyncio.fixture
-async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    base = f"{url}/v1"
-    async with openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
 async def claude(url: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
     async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as client:
         yield client
@@ -58,8 +43,10 @@ def asking(**options: Any) -> dict[str, Any]:
     return {"model": "fake", "messages": [QUESTION], "tools": [TOOL], **options}
 
 
-async def test_a_whole_answer_with_calls(client: openai.AsyncOpenAI, published: Published) -> None:
-    reply = await client.chat.completions.create(**asking(reasoning_effort="high"))
+async def test_a_whole_answer_with_calls(
+    async_client: openai.AsyncOpenAI, published: Published
+) -> None:
+    reply = await async_client.chat.completions.create(**asking(reasoning_effort="high"))
     published.check(WHOLE, reply.model_dump(mode="json", exclude_unset=True))
     message = reply.choices[0].message
     assert (message.content, reply.choices[0].finish_reason) == ("I look.", "tool_calls")
@@ -69,9 +56,9 @@ async def test_a_whole_answer_with_calls(client: openai.AsyncOpenAI, published: 
 
 
 async def test_each_frame_of_a_stream_with_calls(
-    client: openai.AsyncOpenAI, published: Published
+    async_client: openai.AsyncOpenAI, published: Published
 ) -> None:
-    stream = await client.chat.completions.create(
+    stream = await async_client.chat.completions.create(
         **asking(stream=True, stream_options={"include_usage": True})
     )
     frames = [frame async for frame in stream]
@@ -88,9 +75,9 @@ async def test_each_frame_of_a_stream_with_calls(
 
 
 async def test_the_accumulators_of_both_vendors_agree(
-    client: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic
+    async_client: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic
 ) -> None:
-    async with client.chat.completions.stream(**asking()) as stream:
+    async with async_client.chat.completions.stream(**asking()) as stream:
         completion = await stream.get_final_completion()
     calls = completion.choices[0].message.tool_calls or []
     assert [json.loads(call.function.arguments) for call in calls] == CITIES
@@ -108,11 +95,11 @@ async def test_the_accumulators_of_both_vendors_agree(
 
 
 async def test_a_broken_call_is_no_fault_of_the_service(
-    client: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic, engine: FakeEngine
+    async_client: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic, engine: FakeEngine
 ) -> None:
     broken = '<tool_call>\n{"name": "look", "arguments": {"city": "Par'
     engine.answers(broken, broken)
-    reply = await client.chat.completions.create(**asking())
+    reply = await async_client.chat.completions.create(**asking())
     (call,) = reply.choices[0].message.tool_calls or []
     assert call.to_dict()["function"] == {"name": "look", "arguments": '{"city": "Par'}
     tool: Any = {"name": "look", "input_schema": CITY}
