@@ -123,6 +123,15 @@ def booted(tree: Path, **lab: str) -> Iterator[Machine]:
         machine_command("down", lab)
 
 
+@contextmanager
+def untouched(machine: Machine) -> Iterator[None]:
+    """What serves there goes on in here: the same process, which answers afterwards."""
+    pid = machine.run("systemctl show -P MainPID parley")
+    yield
+    assert machine.run("systemctl show -P MainPID parley") == pid
+    machine.wait_healthy()
+
+
 def clone(source: Path, directory: Path) -> Path:
     """What is committed in `source`, in a repository that nobody else commits to."""
     subprocess.run(["git", "clone", "-q", str(source), str(directory)], check=True)

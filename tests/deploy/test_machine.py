@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.deploy.conftest import Bundle
-from tests.deploy.machine import ROOT, Machine, booted, clone, successor, why_not
+from tests.deploy.machine import ROOT, Machine, booted, clone, successor, untouched, why_not
 from tests.faults.streams import ENDS
 
 NUM_STREAMS = 20
@@ -105,11 +105,10 @@ def test_a_first_deploy_makes_it_answer_over_https(machine: Machine) -> None:
 
 
 def test_a_second_deploy_changes_nothing(machine: Machine) -> None:
-    pid = machine.run("systemctl show -P MainPID parley")
-    done = machine.deploy()
-    assert done.returncode == 0, done.stderr
-    assert "nothing had to be changed" in done.stderr
-    assert machine.run("systemctl show -P MainPID parley") == pid
+    with untouched(machine):
+        done = machine.deploy()
+        assert done.returncode == 0, done.stderr
+        assert "nothing had to be changed" in done.stderr
 
 
 def test_a_user_with_sudo_may_deploy_and_one_without_may_not(machine: Machine) -> None:
@@ -139,17 +138,15 @@ def test_a_run_that_broke_off_is_completed_by_the_next(machine: Machine) -> None
 def test_a_disk_that_is_full_by_now_leaves_alone_what_serves(
     machine: Machine, tmp_path: Path
 ) -> None:
-    pid = machine.run("systemctl show -P MainPID parley")
-    tree = successor(machine.tree, tmp_path / "large", broken=False)
-    machine.run("mount -t tmpfs -o size=64m tmpfs /opt")
-    try:
-        done = machine.deploy(tree)
-    finally:
-        machine.run("umount /opt")
-    assert done.returncode == 5, done.stderr
-    assert "nothing was changed" in done.stderr
-    assert machine.run("systemctl show -P MainPID parley") == pid
-    machine.wait_healthy()
+    with untouched(machine):
+        tree = successor(machine.tree, tmp_path / "large", broken=False)
+        machine.run("mount -t tmpfs -o size=64m tmpfs /opt")
+        try:
+            done = machine.deploy(tree)
+        finally:
+            machine.run("umount /opt")
+        assert done.returncode == 5, done.stderr
+        assert "nothing was changed" in done.stderr
 
 
 def test_tokens_arrive_one_by_one(client: httpx.Client) -> None:
@@ -217,30 +214,27 @@ def test_an_upgrade_under_open_streams_loses_none(machine: Machine, tmp_path: Pa
 def test_a_release_that_does_not_serve_is_taken_away(machine: Machine, tmp_path: Path) -> None:
     tree = successor(machine.tree, tmp_path / "broken", broken=True)
     before = machine.run("readlink /opt/parley/current; ls /opt/parley/releases")
-    pid = machine.run("systemctl show -P MainPID parley")
-    done = machine.deploy(tree)
-    assert done.returncode == 6, done.stderr
-    assert "goes on and was not touched" in done.stderr
-    assert machine.run("readlink /opt/parley/current; ls /opt/parley/releases") == before
-    assert machine.run("systemctl show -P MainPID parley") == pid
+    with untouched(machine):
+        done = machine.deploy(tree)
+        assert done.returncode == 6, done.stderr
+        assert "goes on and was not touched" in done.stderr
+        assert machine.run("readlink /opt/parley/current; ls /opt/parley/releases") == before
 
 
 def test_a_model_that_cannot_be_had_is_one_sentence_and_nothing_changes(
     machine: Machine, tmp_path: Path
 ) -> None:
-    pid = machine.run("systemctl show -P MainPID parley")
     wanted = "PARLEY_MODEL__NAME=smollm2-360m-instruct\\nHF_ENDPOINT=http://127.0.0.1:9"
-    machine.run(
-        f"cp /etc/parley/parley.env /root/settings; printf '{wanted}\\n' >> /etc/parley/parley.env"
-    )
-    try:
-        done = machine.deploy(successor(machine.tree, tmp_path / "wanting", broken=False))
-    finally:
-        machine.run("cp /root/settings /etc/parley/parley.env")
-    assert done.returncode == 11, done.stderr
-    assert "The model hub at http://127.0.0.1:9 cannot be reached" in done.stderr
-    assert "smollm2-360m-instruct cannot be had" in done.stderr
-    assert machine.run("systemctl show -P MainPID parley") == pid
+    with untouched(machine):
+        machine.run("cp /etc/parley/parley.env /root/settings")
+        machine.run(f"printf '{wanted}\\n' >> /etc/parley/parley.env")
+        try:
+            done = machine.deploy(successor(machine.tree, tmp_path / "wanting", broken=False))
+        finally:
+            machine.run("cp /root/settings /etc/parley/parley.env")
+        assert done.returncode == 11, done.stderr
+        assert "The model hub at http://127.0.0.1:9 cannot be reached" in done.stderr
+        assert "smollm2-360m-instruct cannot be had" in done.stderr
 
 
 EXPIRED = """set -e; cd $(mktemp -d); K="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
@@ -252,29 +246,27 @@ cp k /etc/parley/tls/privkey.pem; cp c /etc/parley/tls/fullchain.pem; systemctl 
 def test_an_expired_certificate_of_another_is_one_sentence_and_nothing_changes(
     machine: Machine,
 ) -> None:
-    pid = machine.run("systemctl show -P MainPID parley")
-    machine.run("cp -a /etc/parley/tls /root/")
-    machine.run(EXPIRED.replace("SIGNER", "Somebody"))
-    try:
-        said = doctor(machine)["certificate"]
-        done = machine.deploy()
-    finally:
-        machine.run("cp -a /root/tls/. /etc/parley/tls/; systemctl reload nginx")
-    assert (said["verdict"], said["fact"]) == ("wrong", "expired 1 days ago")
-    assert "systemctl reload nginx" in said["mend"]
-    assert done.returncode == 10, done.stderr
-    assert "the certificate in /etc/parley/tls ended on" in done.stderr
-    assert machine.run("systemctl show -P MainPID parley") == pid
+    with untouched(machine):
+        machine.run("cp -a /etc/parley/tls /root/")
+        machine.run(EXPIRED.replace("SIGNER", "Somebody"))
+        try:
+            said = doctor(machine)["certificate"]
+            done = machine.deploy()
+        finally:
+            machine.run("cp -a /root/tls/. /etc/parley/tls/; systemctl reload nginx")
+        assert (said["verdict"], said["fact"]) == ("wrong", "expired 1 days ago")
+        assert "systemctl reload nginx" in said["mend"]
+        assert done.returncode == 10, done.stderr
+        assert "the certificate in /etc/parley/tls ended on" in done.stderr
 
 
 def test_an_expired_certificate_of_ours_is_replaced_by_the_next_deploy(machine: Machine) -> None:
-    pid = machine.run("systemctl show -P MainPID parley")
-    machine.run(EXPIRED.replace("SIGNER", "Parley on this machine"))
-    assert doctor(machine)["certificate"]["mend"] == "make deploy HOST=… again"
-    done = machine.deploy()
-    assert done.returncode == 0, done.stderr
-    assert doctor(machine)["certificate"]["verdict"] == "fine"
-    assert machine.run("systemctl show -P MainPID parley") == pid
+    with untouched(machine):
+        machine.run(EXPIRED.replace("SIGNER", "Parley on this machine"))
+        assert doctor(machine)["certificate"]["mend"] == "make deploy HOST=… again"
+        done = machine.deploy()
+        assert done.returncode == 0, done.stderr
+        assert doctor(machine)["certificate"]["verdict"] == "fine"
 
 
 def doctor(machine: Machine) -> dict[str, dict[str, str]]:
@@ -362,19 +354,17 @@ def test_it_is_there_after_a_reboot(machine: Machine, client: httpx.Client) -> N
 
 
 def test_a_taken_port_is_one_sentence_and_nothing_changes(machine: Machine) -> None:
-    pid = machine.run("systemctl show -P MainPID parley")
-    machine.run("systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 80")
-    machine.run(
-        "for i in $(seq 50); do ss -Hltn 'sport = :80' | grep -q . && exit; sleep 0.1; done"
-    )
-    try:
-        done = machine.deploy()
-    finally:
-        machine.run("systemctl stop taker; systemctl start nginx")
-    assert done.returncode == 4, done.stderr
-    assert "port 80 is taken by python3" in done.stderr
-    assert machine.run("systemctl show -P MainPID parley") == pid
-    machine.wait_healthy()
+    with untouched(machine):
+        machine.run("systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 80")
+        machine.run(
+            "for i in $(seq 50); do ss -Hltn 'sport = :80' | grep -q . && exit; sleep 0.1; done"
+        )
+        try:
+            done = machine.deploy()
+        finally:
+            machine.run("systemctl stop taker; systemctl start nginx")
+        assert done.returncode == 4, done.stderr
+        assert "port 80 is taken by python3" in done.stderr
 
 
 def test_undeploy_leaves_nothing(machine: Machine) -> None:
