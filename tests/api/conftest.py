@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 from fastapi import FastAPI
+from structlog.testing import LogCapture
 
 from tests.api.running import connected_client, listening, running_app
 from tests.fakes.engine import FakeEngine
@@ -36,3 +39,13 @@ async def address(app: FastAPI) -> AsyncIterator[str]:
     """Where the application listens, on a real socket."""
     async with listening(app) as url:
         yield url
+
+
+@pytest.fixture
+def logged() -> Any:
+    """Every event that is logged, with its facts."""
+    capture = LogCapture()
+    before = structlog.get_config()
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture])
+    yield capture.entries
+    structlog.configure(**before)

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
-from structlog.testing import LogCapture
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tests.api.running import connected_client
 from tests.fakes.engine import FakeEngine
@@ -22,16 +22,6 @@ CANARY = "zebra-canary"
 
 def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-@pytest.fixture
-def logged() -> Any:
-    """Every event that is logged, with its facts."""
-    capture = LogCapture()
-    before = structlog.get_config()
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture])
-    yield capture.entries
-    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("offered", ["abc-1.2_Z", "a" * 128])
@@ -146,6 +136,25 @@ async def test_a_bug_is_logged_once_and_told_as_nothing_but_a_bug(
         ("/broken", "r1", True),
         ("/v1/broken", "r2", True),
     ]
+
+
+async def test_a_bug_in_a_reply_that_has_begun_is_logged_and_cuts_it(
+    app: FastAPI, logged: list[dict[str, Any]]
+) -> None:
+    class Broken(Response):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise ZeroDivisionError
+
+    async def broken() -> Broken:
+        return Broken()
+
+    app.add_api_route("/broken", broken)
+    async with connected_client(app) as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/broken")
+    failures = [e for e in logged if e["event"] == "request_failed"]
+    assert [(e["route"], e["exc_info"]) for e in failures] == [("/broken", True)]
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/nothing", "/docs"])

@@ -273,7 +273,9 @@ class _Broken:
         self.closed = True
 
 
-async def test_a_bug_after_the_first_byte_is_an_event_too() -> None:
+async def test_a_bug_after_the_first_byte_is_logged_and_an_event_too(
+    logged: list[dict[str, Any]],
+) -> None:
     source = _Broken()
     stream = EventStream(source, JsonFrames("s"), keepalive_seconds=10)
     sent: list[dict[str, Any]] = []
@@ -294,3 +296,4 @@ async def test_a_bug_after_the_first_byte_is_an_event_too() -> None:
     }
     assert sent[-1]["more_body"] is False
     assert source.closed
+    assert [(e["event"], e["exc_info"]) for e in logged] == [("stream_failed", True)]
