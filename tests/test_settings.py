@@ -67,6 +67,10 @@ def test_threads_that_wait_sleep_soon_unless_the_operator_decided_otherwise(
     assert "GOMP_SPINCOUNT" not in child_environment(load_settings())
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
     assert child_environment(load_settings())["GOMP_SPINCOUNT"] == "5"
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    assert child_environment(load_settings())["OPENBLAS_THREAD_TIMEOUT"] == "14"
+    monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", "20")
+    assert child_environment(load_settings())["OPENBLAS_THREAD_TIMEOUT"] == "20"
 
 
 @pytest.mark.parametrize(
