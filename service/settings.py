@@ -10,11 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -115,6 +116,14 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Where the files of models are, absolute."""
         return (self.model.directory or self.state_dir / "models").absolute()
+
+    @field_validator("state_dir", "runtime_dir", mode="before")
+    @classmethod
+    def _refuse_empty(cls, path: object) -> object:
+        """Nothing would mean the directory that the service happens to be started in."""
+        if path == "":
+            raise ValueError("must be the path of a directory; leave the variable out for ours")
+        return path
 
     @classmethod
     def settings_customise_sources(
@@ -267,8 +276,10 @@ def _refuse_unknown_variables() -> None:
     for variable in os.environ:
         upper = variable.upper()
         if upper.startswith(PREFIX) and "__" in upper and upper not in known:
+            near = get_close_matches(upper, known, n=1, cutoff=0.8)
+            meant = f" Did you mean {near[0]}?" if near else ""
             raise ConfigurationError(
-                f"{variable} is not a setting; `parley config show` lists those there are."
+                f"{variable} is not a setting; `parley config show` lists those there are.{meant}"
             )
 
 

@@ -82,6 +82,9 @@ def test_threads_that_wait_sleep_soon_unless_the_operator_decided_otherwise(
         ("PARLEY_MODEL__SERVED_NAME", "a b", "PARLEY_MODEL__SERVED_NAME='a b' is not accepted"),
         ("PARLEY_MODEL__SERVED_NAME", "x" * 201, "at most 200 characters"),
         ("PARLEY_ENGINE__SLOTZ", "4", "PARLEY_ENGINE__SLOTZ is not a setting"),
+        ("PARLEY_RUNTIME_DIR", "", "must be the path of a directory"),
+        ("PARLEY_STATE_DIR", "", "must be the path of a directory"),
+        ("PARLEY_ENGINE__SLOTZ", "4", "Did you mean PARLEY_ENGINE__SLOTS?"),
     ],
 )
 def test_a_wrong_value_stops_the_start_with_one_sentence(

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
+from service.cli.group import CommandGroup
 from service.cli.serve import make_plan
 from service.secret_files import SUFFIX
 from service.setting_groups import is_secret
@@ -31,7 +32,7 @@ class Setting:
     is_secret: bool = False
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def config() -> None:
     """The settings: show them, check them, or print an example file.
 

@@ -16,6 +16,7 @@ import click
 from service.chat.archive import MAX_PAGE, Archive, to_markdown
 from service.chat.documents import from_document, to_document
 from service.cli.database import with_database
+from service.cli.group import CommandGroup
 from service.domain.access import ANONYMOUS, Principal
 from service.domain.errors import ConfigurationError, ConversationNotFound, InvalidRequest
 from service.settings import load_settings
@@ -34,7 +35,7 @@ principal_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def conversation() -> None:
     """Conversations: look through, take along, bring back, forget. Works while the service runs.
 

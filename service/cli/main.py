@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from service import __version__
+from service.cli.group import CommandGroup
 from service.core_files import forbid_core_files
 from service.domain.errors import ServiceError
 from service.settings import read_dotenv
@@ -30,7 +31,7 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-class Commands(click.Group):
+class Commands(CommandGroup):
     """Imports a command when it is wanted."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from service.cli.group import CommandGroup
 from service.cli.serve import draft_words
 from service.domain.amounts import amount
 from service.domain.errors import (
@@ -40,7 +41,7 @@ from service.settings import Settings, child_environment, load_settings
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def model() -> None:
     """Models: list, fetch, name, remove, weigh them, and choose the one that answers.
 

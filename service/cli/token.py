@@ -17,6 +17,7 @@ import click
 from service.auth.spending import since
 from service.auth.tokens import AccessTokens
 from service.cli.database import with_database
+from service.cli.group import CommandGroup
 from service.domain.access import AccessToken, Limits, Scope, Spent
 from service.domain.errors import InvalidRequest
 from service.store.access_tokens import SqlAccessTokens
@@ -40,7 +41,7 @@ def limit_option(name: str, meaning: str) -> Callable[[F], F]:
     )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def token() -> None:
     """Access tokens: who may use the service, and for what.
 

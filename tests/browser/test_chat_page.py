@@ -282,6 +282,24 @@ async def test_the_model_in_use_and_a_stand_in_are_shown(
     await expect(notice).to_contain_text("43 % downloaded")
 
 
+async def test_a_notice_is_hidden_until_there_is_another_one(
+    visitor: Visitor, engine: FakeEngine
+) -> None:
+    notice = visitor.page.locator("#notice")
+    engine.status = stand_in(engine)
+    await visitor.page.reload()
+    await expect(notice).to_contain_text("43 % downloaded")
+    await visitor.page.get_by_role("button", name="Hide this notice").click()
+    await expect(notice).to_be_hidden()
+    await expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
+    engine.status = replace(engine.status, download=DownloadStatus("qwen", 86, 100))
+    await expect(notice).to_contain_text("86 % downloaded")
+    await expect(notice).to_be_hidden()
+    engine.status = replace(engine.status, notice="The disk is full.")
+    await expect(notice).to_be_visible()
+    await expect(notice).to_contain_text("The disk is full.")
+
+
 async def test_a_model_that_loads_shows_how_far_it_is_and_then_that_it_is_there(
     visitor: Visitor, engine: FakeEngine
 ) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from service.cli.chat.client import Client, Refused
+from service.cli.chat.client import Client, Facts, Refused
 from service.cli.chat.screen import Screen, footer, split_complete, stoppable
 from service.cli.chat.session import Session, Told
 
@@ -94,3 +95,33 @@ def test_an_option_is_checked_and_taken_back() -> None:
 def test_a_service_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(Refused, match=r"No service answers at http://127\.0\.0\.1:1 "):
         Session(Client("http://127.0.0.1:1")).refresh()
+
+
+class Stubborn(Client):
+    """A service that keeps one conversation and refuses to answer; `gone` is what was deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.gone: list[str] = []
+
+    def get(self, path: str, **query: str) -> Facts:
+        return {"messages": [{"role": "user", "content": "Bread?"}]}
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Facts:
+        return {"id": "copy"}
+
+    def delete(self, path: str) -> Facts:
+        self.gone.append(path)
+        return {}
+
+    def answer(self, body: Mapping[str, Any], path: str = "/chat/stream") -> Iterator[Facts]:
+        raise Refused("The queue is full.")
+
+
+def test_an_answer_that_cannot_be_written_again_leaves_the_conversation_as_it_was() -> None:
+    service = Stubborn()
+    session = Session(service, conversation_id="bread")
+    with pytest.raises(Refused, match="The queue is full"):
+        list(session.regenerate())
+    assert session.conversation_id == "bread"
+    assert service.gone == ["/v1/conversations/copy"]

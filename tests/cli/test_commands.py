@@ -54,6 +54,13 @@ def test_help_shows_an_example_before_the_options(command: tuple[str, ...]) -> N
     assert 0 < result.output.index("Example") < result.output.index("Options:")
 
 
+@pytest.mark.parametrize("command", [(), ("token",), ("model",), ("conversation",), ("config",)])
+def test_a_list_of_commands_has_whole_sentences(command: tuple[str, ...]) -> None:
+    listed = run(*command, "-h").output.partition("Commands:")[2].partition("\n\n")[0]
+    assert listed
+    assert "..." not in listed
+
+
 def test_a_wrong_option_is_exit_code_2() -> None:
     assert run("serve", "--port", "99999").exit_code == 2
     assert run("brew").exit_code == 2

@@ -70,7 +70,7 @@ def test_a_chat_is_held_saved_left_and_gone_on_with(
     terminal.sendline("/new")
     terminal.expect(r"A new conversation\.")
     terminal.sendline("/load trip")
-    terminal.expect(r"Going on with What is the capital of France\? \(1 turns\)")
+    terminal.expect(r"Going on with What is the capital of France\? \(1 turn\)")
     terminal.sendline("/nonsense")
     terminal.expect("/nonsense is no command; /help lists them")
     terminal.sendline("/quit")

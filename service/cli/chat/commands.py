@@ -11,6 +11,7 @@ from service.cli.chat.screen import Screen, footer, stoppable
 from service.cli.chat.session import Session
 
 _POLL_SECONDS = 0.5
+_SHORT_ID = 14  # as much of an id as /load needs, next to always
 
 
 class Leave(Exception):
@@ -85,21 +86,22 @@ class Commands:
             return
         rows = [
             (
-                ("* " if c["id"] == self.session.conversation_id else "") + c["id"],
+                "*" if c["id"] == self.session.conversation_id else "",
+                c["id"][:_SHORT_ID],
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(c["updated_at"])),
                 str(c["num_turns"]),
                 c["title"],
             )
             for c in known
         ]
-        self.screen.table(("Conversation", "Used", "Turns", "Title"), rows)
+        self.screen.table(("", "Conversation", "Used", "Turns", "Title"), rows)
 
     def _save(self, name: str) -> None:
         if not name:
             raise Refused("Say under which name: /save NAME.")
         path = Path(name if name.endswith(".json") else f"{name}.json").expanduser()
         num = self.session.save(path)
-        self.screen.say(f"Conversation saved to {path} ({num} messages).")
+        self.screen.say(f"Conversation saved to {path} ({counted(num, 'message')}).")
 
     def _load(self, name: str) -> None:
         if not name:
@@ -107,7 +109,8 @@ class Commands:
         path = Path(name if name.endswith(".json") else f"{name}.json").expanduser()
         found = self.session.load(path) if path.is_file() else self.session.open(name)
         self.screen.say(
-            f"Going on with {found['title'] or found['id']} ({found['num_turns']} turns)."
+            f"Going on with {found['title'] or found['id']} "
+            f"({counted(found['num_turns'], 'turn')})."
         )
 
     def _system(self, prompt: str) -> None:
@@ -136,10 +139,17 @@ class Commands:
             raise Refused("Nothing is being written.")
         path = f"/v1/conversations/{self.session.conversation_id}/stop"
         num = self.session.client.post(path)["stopped"]
-        self.screen.say(f"{num} answers stopped." if num else "Nothing is being written.")
+        self.screen.say(
+            f"{counted(num, 'answer')} stopped." if num else "Nothing is being written."
+        )
 
     def _quit(self, _: str) -> None:
         raise Leave
+
+
+def counted(num: int, noun: str) -> str:
+    """`1 turn`, `2 turns`."""
+    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
 
 
 _HELP = (

@@ -89,7 +89,7 @@ class Session:
 
     def regenerate(self) -> Iterator[str]:
         """Another answer to the last message. The conversation goes on as a copy without the old
-        answer, which is forgotten once the new one is there."""
+        answer, which is forgotten once the new one is there; where it is refused, all stays."""
         if self.conversation_id is None:
             raise Refused("There is no answer yet to be written again.")
         old = self.conversation_id
@@ -97,7 +97,12 @@ class Session:
         path = f"/v1/conversations/{quote(old, safe='')}"
         copy = self.client.post(f"{path}/fork", {"last_turn": last["turn"] - 1})
         self.conversation_id = copy["id"]
-        yield from self.answer(last["text"])
+        try:
+            yield from self.answer(last["text"])
+        except Refused:
+            self.client.delete(f"/v1/conversations/{quote(copy['id'], safe='')}")
+            self.conversation_id = old
+            raise
         self.client.delete(path)
 
     def open(self, name: str) -> Facts:

@@ -13,6 +13,8 @@ const part = (id) => document.getElementById(id);
 const status = new Status({
   badge: part("status"),
   notice: part("notice"),
+  bar: part("notice-bar"),
+  hide: part("hide-notice"),
   progress: part("progress"),
 });
 

@@ -33,9 +33,19 @@ function downloaded(download) {
   return total > 0 ? `(${Math.round((100 * done) / total)} % downloaded)` : "";
 }
 
+/** A notice without its figures: one that counts is no other one each time. */
+const gist = (notice) => notice.replace(/\d+/g, "");
+
 export class Status {
-  constructor({ badge, notice, progress }) {
-    Object.assign(this, { badge, notice, progress });
+  /** `hide` takes a notice away, in `bar`, until there is another one to be read. */
+  constructor({ badge, notice, bar, hide, progress }) {
+    Object.assign(this, { badge, notice, bar, progress });
+    this.hidden = "";
+    hide.addEventListener("click", () => {
+      this.hidden = gist(notice.textContent);
+      bar.hidden = true;
+      document.getElementById("input").focus();
+    });
     this.timer = 0;
     document.addEventListener("visibilitychange", () => !document.hidden && this.check());
     this.check();
@@ -55,7 +65,7 @@ export class Status {
   show({ mood, text, notice, progress = null }) {
     this.badge.dataset.mood = mood;
     if (this.badge.textContent !== text) this.badge.textContent = text;
-    this.notice.hidden = !notice;
+    this.bar.hidden = !notice || gist(notice) === this.hidden;
     if (this.notice.textContent !== notice) this.notice.textContent = notice;
     this.progress.hidden = progress === null;
     if (progress !== null) this.progress.value = progress;
