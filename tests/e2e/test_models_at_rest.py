@@ -80,7 +80,7 @@ def test_a_worker_that_begins_while_the_model_sleeps_knows_it_and_wakes_it(tmp_p
             wait_for(parley, "asleep")
             (master,) = [pid for pid in processes_of(parley.process.pid) if processes_of(pid)]
             before = processes_of(master)
-            os.kill(*before, signal.SIGKILL)
+            os.kill(before[0], signal.SIGKILL)
             listed = retried(lambda: parley.get("/v1/models")).json()["data"]
             assert [model["id"] for model in listed] == ["pocket"]
             assert processes_of(master) != before
