@@ -92,8 +92,7 @@ async def list_items(
     after: Annotated[str | None, Query(description="`last_id` of the page before.")] = None,
 ) -> Response:
     """What was said in any dialect, the newest first unless `order` is `asc`."""
-    messages = await kept.messages(principal, conversation_id)
-    said = [item | {"turn": one.turn} for one in messages for item in items_of([one])]
+    said = items_of(await kept.messages(principal, conversation_id))
     return Json(page_of(said, limit=limit, order=order, after=after))
 
 

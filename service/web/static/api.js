@@ -109,12 +109,19 @@ export async function searchConversations(words) {
 /** All messages of a conversation, oldest first: `{role, text, status, turn}`. */
 export async function fetchMessages(sessionId) {
   const messages = [];
+  // Items that came as items have no number of their turn: a person's after the model's begins one.
+  let counted = 0;
+  let byModel = true;
   for (let after = ""; ; ) {
     const query = after ? `&after=${after}` : "";
     const page = await (await get(`${conversation(sessionId)}/items?order=asc&limit=100${query}`)).json();
     for (const { type, role, content, status, turn } of page.data) {
+      const isModels = type === "message" ? role === "assistant" : ["function_call", "custom_tool_call", "reasoning"].includes(type);
+      if (turn) counted = turn;
+      else if (byModel && !isModels) counted += 1;
+      byModel = isModels;
       if (type !== "message") continue; // calls of tools are nothing to read
-      messages.push({ role, status, turn, text: content.map((part) => part.text ?? "").join("") });
+      messages.push({ role, status, turn: counted, text: content.map((part) => part.text ?? "").join("") });
     }
     if (!page.has_more) return messages;
     after = page.last_id;

@@ -33,6 +33,7 @@ const chat = new Chat({
     transcript.setBusy(busy);
   },
   onDraft: (text) => composer.write(text),
+  onReplaced: () => shelf.dialog.open && shelf.refresh(),
   onTrouble: (error) => {
     status.check();
     if (error.status === 401) door.show();

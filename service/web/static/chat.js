@@ -9,9 +9,10 @@ const LONGEST_PAUSE_S = 30;
 
 export class Chat {
   /** `onBusy(true|false)` when an answer begins and ends; `onTrouble(error)` when the service balks;
-   * `onDraft(text)` when the person is to write, at `text` where it is given. */
-  constructor({ transcript, onBusy, onTrouble, onDraft }) {
-    Object.assign(this, { transcript, onBusy, onTrouble, onDraft });
+   * `onDraft(text)` when the person is to write, at `text` where it is given;
+   * `onReplaced()` when an old conversation has made way. */
+  constructor({ transcript, onBusy, onTrouble, onDraft, onReplaced }) {
+    Object.assign(this, { transcript, onBusy, onTrouble, onDraft, onReplaced });
     this.questions = []; // their views, the oldest first
     Object.assign(this, recall());
     this.abort = null;
@@ -82,7 +83,10 @@ export class Chat {
       const well = await this.ask(text);
       // Another device may have gone on with it meanwhile.
       const still = well && isLast && (await findTurn(original, question.text, 0));
-      if (still && still.isLast && still.turn === turn) await eraseConversation(original);
+      if (still && still.isLast && still.turn === turn) {
+        await eraseConversation(original);
+        this.onReplaced();
+      }
     });
   }
 
