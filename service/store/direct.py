@@ -53,9 +53,10 @@ class DirectConnections:
         """This thread's own."""
         connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self._name, timeout=0, check_same_thread=False)
-            self._configure(connection)
+            connection = sqlite3.connect(self._name, BUSY_SECONDS, check_same_thread=False)
+            self._configure(connection)  # looks at the file, which another one may just be opening
             connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("PRAGMA busy_timeout = 0")
             self._mine.connection = connection
             self._all.append(connection)
         return connection

@@ -35,3 +35,12 @@ def test_an_engine_takes_the_bindings_functions_and_nothing_that_only_its_python
 
 def test_the_binding_tells_which_version_it_is() -> None:
     assert version().count(".") == 2
+
+
+def test_whoever_wants_the_bindings_python_api_still_gets_it() -> None:
+    ask = (
+        "import service.engine; import llama_cpp; from llama_cpp import Llama; "
+        "print(Llama.__module__, llama_cpp.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["llama_cpp.llama", version()]
