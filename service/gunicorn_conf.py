@@ -22,6 +22,7 @@ from uvicorn_worker import UvicornWorker
 from service import log
 from service.core_files import forbid_core_files
 from service.domain.errors import ConfigurationError
+from service.leash import leave_with
 from service.settings import load_settings
 
 # Seconds for flushing: less than the supervisor waits before it kills (HTTP_GRACE_SECONDS there).
@@ -74,6 +75,11 @@ def on_starting(server: Arbiter) -> None:
     sys.path[:] = [place for place in sys.path if place != here]
     importlib.import_module("service.api.app")
     gc.freeze()  # the collector would only unshare what the workers have in common
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    """A worker whose arbiter is killed would go on listening, and nobody would know of it."""
+    leave_with(worker.ppid)
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.leash import leave_with
 from service.supervisor.journal import Journal
 from service.supervisor.loop import Loop
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 STATUS_FD = "{status_fd}"
 MAX_LINE_BYTES = 1024 * 1024
@@ -81,9 +81,7 @@ class Children:
         us = os.getpid()
 
         def leave_with_parent() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != us:
-                os._exit(1)
+            leave_with(us)
             # A child in the background may still write to a terminal that has `tostop` set.
             signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 

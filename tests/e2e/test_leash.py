@@ -1,0 +1,30 @@
+"""No process of the service outlives those above it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.parley import running_parley
+from tests.supervisor.service import processes_of
+
+pytestmark = [pytest.mark.services, pytest.mark.model]
+
+
+def test_workers_end_when_all_above_them_are_killed_at_once(tmp_path: Path) -> None:
+    with running_parley(tmp_path, "--model", "pocket") as service:
+        service.wait_healthy()
+        children = processes_of(service.process.pid)
+        workers = [pid for child in children for pid in processes_of(child)]
+        assert workers
+        watched = [os.pidfd_open(pid) for pid in workers]
+        for pid in (service.process.pid, *children):
+            os.kill(pid, signal.SIGKILL)
+        service.process.wait(60)
+        for fd in watched:
+            assert select.select([fd], [], [], 60)[0]
+            os.close(fd)
