@@ -23,6 +23,7 @@ from benchmarks.report import (
     OURS,
     PLAIN,
     PLAIN_SERVER,
+    Disturbance,
     Run,
     facts,
     save,
@@ -52,10 +53,12 @@ def main() -> int:
     try:
         tools = provide_llama_cpp()
         model = provide_model(tools)
+        disturbance = Disturbance()
         with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
             with _contenders(tools, model, shape, Path(folder)) as ports:
                 run.about["Parley computes with"] = how_it_computes(Path(folder))
                 _measure(run, tools, model, ports, arguments.rounds)
+            run.about["taken by other virtual machines"] = f"{disturbance.share:.1%}"
             save(run)  # so that nothing that a peer does can lose it
             if arguments.peers:
                 _measure_peers(run, model, Path(folder), arguments.rounds)

@@ -22,7 +22,7 @@ from benchmarks.batched_bench import run_batched_bench
 from benchmarks.llama_cpp import ROOT, LlamaCpp, provide_llama_cpp
 from benchmarks.load import Load
 from benchmarks.random_model import provide_model
-from benchmarks.report import Finding, facts, quantile, save_bars
+from benchmarks.report import Disturbance, Finding, facts, quantile, save_bars
 from benchmarks.servers import llama_server, parley, put_under
 from benchmarks.shape import Shape
 from deploy.setup.commands import Failure, say
@@ -246,10 +246,15 @@ def main(names: Sequence[str]) -> int:
         model = provide_model(tools)
         for name in names or SCENARIOS:
             say(f"scenario {name}")
+            disturbance = Disturbance()
             with tempfile.TemporaryDirectory(prefix="parley-bars-") as folder:
-                findings += SCENARIOS[name](Bench(tools, model, Path(folder)))
-            for finding in findings[-2:]:
+                found = SCENARIOS[name](Bench(tools, model, Path(folder)))
+            taken = disturbance.share
+            for finding in found:
+                finding.samples["share taken by other virtual machines"] = [taken]
                 say(f"  {finding.what}: {finding.value:.3g} (bar {finding.limit:g})")
+            say(f"  taken by other virtual machines: {taken:.1%}")
+            findings += found
     except Failure as failure:
         say(str(failure))
         return 2

@@ -112,6 +112,27 @@ def facts(command: str) -> dict[str, str]:
     }
 
 
+class Disturbance:
+    """How much of the processors' time the hypervisor has given to others since this was made.
+
+    It comes in bursts of a fifth and more on rented machines, and no load average tells.
+    """
+
+    def __init__(self) -> None:
+        self._before = _ticks()
+
+    @property
+    def share(self) -> float:
+        stolen, all_ = (now - then for now, then in zip(_ticks(), self._before, strict=True))
+        return stolen / max(1, all_)
+
+
+def _ticks() -> tuple[int, int]:
+    """Stolen ones and all, since the machine began (proc(5), `/proc/stat`)."""
+    counts = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return counts[7], sum(counts)
+
+
 def to_table(run: Run) -> str:
     """One table in Markdown, medians over the rounds."""
     head = ["", *(f"{n} stream{'s' * (n > 1)}" for n in run.shape.streams)]

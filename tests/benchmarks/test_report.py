@@ -123,3 +123,16 @@ def test_scenarios_that_are_measured_one_by_one_share_the_table_of_their_commit(
     assert rows == ["| first | 3 | ≥ 2 | met |", "| other | 4 | ≥ 2 | met |"]
     report.save_bars({**ABOUT, "commit": "def"}, [first])
     assert "other" not in (tmp_path / "README.md").read_text()
+
+
+def test_a_run_says_how_much_of_its_time_other_virtual_machines_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = iter([(100, 1000), (150, 1200)])
+    monkeypatch.setattr(report, "_ticks", lambda: next(ticks))
+    assert report.Disturbance().share == 0.25
+
+
+def test_the_system_tells_of_more_time_than_others_took() -> None:
+    stolen, all_ = report._ticks()
+    assert 0 <= stolen < all_
