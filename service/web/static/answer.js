@@ -1,7 +1,7 @@
 // How one answer looks: while it is awaited, while it grows, and when it has ended.
 
-import { actionButton } from "./action.js";
 import { copyButton } from "./copy.js";
+import { iconButton, make } from "./elements.js";
 import { icon } from "./icons.js";
 import { MarkdownStream } from "./markdown.js";
 
@@ -57,8 +57,8 @@ export class AnswerView {
     this.element.setAttribute("aria-busy", "false");
     const foot = make("footer");
     if (this.text) foot.append(copyButton("Copy answer", () => this.text));
-    if (again) foot.append(actionButton("retry", "Answer again", again));
-    if (fork && this.text) foot.append(actionButton("fork", "Fork after this answer", fork));
+    if (again) foot.append(iconButton("action", "retry", "Answer again", again));
+    if (fork && this.text) foot.append(iconButton("action", "fork", "Fork after this answer", fork));
     if (facts) foot.append(make("span", "facts", facts));
     if (goOn && this.text) foot.append(moreButton(goOn));
     if (foot.hasChildNodes()) this.element.append(foot);
@@ -94,11 +94,4 @@ function retryButton(retry) {
   button.append(icon("retry"), "Try again");
   button.addEventListener("click", retry);
   return button;
-}
-
-function make(tag, className = "", text = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.textContent = text;
-  return element;
 }

@@ -1,5 +1,7 @@
 // The box to write in: grows with the text, sends with Enter, and turns into Stop while busy.
 
+import { grow, sends } from "./textbox.js";
+
 export class Composer {
   /** `onUp()` when the arrow is pressed in an empty box. */
   constructor({ form, input, send, stop }, { onSend, onStop, onUp }) {
@@ -43,9 +45,7 @@ export class Composer {
       this.onUp();
       return;
     }
-    // While an input method composes, Enter chooses a word; it does not send.
-    const composing = event.isComposing || event.keyCode === 229;
-    if (event.key !== "Enter" || event.shiftKey || composing) return;
+    if (!sends(event)) return;
     event.preventDefault();
     this.submit();
   }
@@ -61,7 +61,6 @@ export class Composer {
 
   refresh() {
     this.send.disabled = !this.input.value.trim();
-    this.input.style.height = "auto";
-    this.input.style.height = `${this.input.scrollHeight}px`;
+    grow(this.input);
   }
 }

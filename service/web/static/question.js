@@ -1,10 +1,11 @@
 // One message of the person's: shown, copied, and written anew in its place.
 
-import { actionButton } from "./action.js";
 import { copyButton } from "./copy.js";
+import { iconButton, make } from "./elements.js";
+import { composes, grow, sends } from "./textbox.js";
 
 export class QuestionView {
-  /** `onEdit(text)` says whether the new text was taken; `onFork()` has the chat branch off before
+  /** `onEdit(text)` asks the new text in its place; `onFork()` has the chat branch off before
    * this message; `isLast()` tells whether nothing was said after its answer. */
   constructor(text, { onEdit, onFork, isLast }) {
     Object.assign(this, { text, onEdit, isLast });
@@ -12,9 +13,9 @@ export class QuestionView {
     this.element.setAttribute("aria-label", "You");
     this.body = make("p", "", text);
     this.foot = make("footer");
-    this.pencil = actionButton("rename", "Edit message", () => this.edit());
+    this.pencil = iconButton("action", "rename", "Edit message", () => this.edit());
     const copy = copyButton("Copy message", () => this.text);
-    const fork = actionButton("fork", "Fork before this message", onFork);
+    const fork = iconButton("action", "fork", "Fork before this message", onFork);
     this.foot.append(copy, this.pencil, fork);
     this.element.append(this.body, this.foot);
   }
@@ -39,23 +40,22 @@ export class QuestionView {
       event.preventDefault();
       this.submit();
     });
-    this.box.addEventListener("input", () => this.grow());
+    this.box.addEventListener("input", () => grow(this.box));
     this.box.addEventListener("keydown", (event) => this.key(event));
     this.element.replaceChildren(this.form);
     this.element.classList.add("edited");
-    this.grow();
+    grow(this.box);
     this.box.focus();
     this.box.setSelectionRange(this.text.length, this.text.length);
     return undefined;
   }
 
   key(event) {
-    const composing = event.isComposing || event.keyCode === 229;
-    if (event.key === "Escape" && !composing) {
+    if (event.key === "Escape" && !composes(event)) {
       event.stopPropagation(); // it would stop an answer
       this.leave();
     }
-    if (event.key !== "Enter" || event.shiftKey || composing) return;
+    if (!sends(event)) return;
     event.preventDefault();
     this.submit();
   }
@@ -71,16 +71,4 @@ export class QuestionView {
     this.element.replaceChildren(this.body, this.foot);
     this.pencil.focus();
   }
-
-  grow() {
-    this.box.style.height = "auto";
-    this.box.style.height = `${this.box.scrollHeight}px`;
-  }
-}
-
-function make(tag, className = "", text = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.textContent = text;
-  return element;
 }

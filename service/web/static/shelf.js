@@ -1,7 +1,7 @@
 // The conversations that are kept: found, opened, renamed and forgotten, in a drawer of their own.
 
 import { eraseConversation, fetchConversations, renameConversation, searchConversations } from "./api.js";
-import { icon } from "./icons.js";
+import { iconButton, make } from "./elements.js";
 
 const TYPING_MS = 250;
 
@@ -85,8 +85,8 @@ export class Shelf {
       this.close();
       this.onOpen(one);
     });
-    const rename = act("rename", `Rename ${one.title}`, () => this.rename(item, one));
-    const forget = act("forget", `Forget ${one.title}`, () => this.confirm(item, one));
+    const rename = iconButton("act", "rename", `Rename ${one.title}`, () => this.rename(item, one));
+    const forget = iconButton("act", "forget", `Forget ${one.title}`, () => this.confirm(item, one));
     item.replaceChildren(open, rename, forget);
     return open;
   }
@@ -161,21 +161,4 @@ function said({ updated_at: at, num_turns: turns }) {
   const today = day.toDateString() === new Date().toDateString();
   const options = today ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "long" };
   return `${day.toLocaleString(undefined, options)} · ${turns} ${turns === 1 ? "turn" : "turns"}`;
-}
-
-function act(name, label, onClick) {
-  const button = make("button", "quiet act", "");
-  button.type = "button";
-  button.setAttribute("aria-label", label);
-  button.title = label;
-  button.append(icon(name));
-  button.addEventListener("click", onClick);
-  return button;
-}
-
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.textContent = text;
-  return element;
 }

@@ -1,6 +1,7 @@
 // The list of messages: adds to it, and follows its end unless the reader went elsewhere.
 
 import { AnswerView } from "./answer.js";
+import { make } from "./elements.js";
 import { QuestionView } from "./question.js";
 
 const NEAR_END_PX = 60;
@@ -52,14 +53,10 @@ export class Transcript {
 
   /** Say something between the messages; `label` and `onClick` make a button beside it. */
   tell(sentence, label, onClick) {
-    const line = document.createElement("p");
-    line.className = "told";
-    line.append(sentence);
+    const line = make("p", "told", sentence);
     if (label) {
-      const button = document.createElement("button");
+      const button = make("button", "quiet go-on", label);
       button.type = "button";
-      button.className = "quiet go-on";
-      button.textContent = label;
       button.addEventListener("click", onClick);
       line.append(" ", button);
     }
