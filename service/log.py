@@ -26,7 +26,7 @@ def _absent(name: str) -> Iterator[None]:
             sys.modules[name] = known
 
 
-# For tracebacks that ours are not drawn with, it would take 6 MB of every process.
+# For tracebacks that ours are not drawn with, it would take 5 MB of every process.
 with _absent("rich"):
     import structlog
 

@@ -1,7 +1,7 @@
 """The binding's C functions, without what else is in its package.
 
 `import llama_cpp.llama_cpp` would execute `llama_cpp/__init__.py` first. That brings chat formats,
-templates, a cache on disk and sqlite3, none of which is used here: 11 MB in every engine process.
+templates, a cache on disk and sqlite3, none of which is used here: 5 MB in every engine process.
 """
 
 from __future__ import annotations

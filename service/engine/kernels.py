@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -71,12 +72,8 @@ class Kernels:
         if self._blas is not None:
             self._blas.use(False)
         if self._attention is not None:
-            first: dict[int, int] = {}
-            counts: dict[int, int] = {}
-            for row in rows:
-                first.setdefault(row.slot, row.position)
-                counts[row.slot] = counts.get(row.slot, 0) + 1
-            self._attention.choose([(first[slot], count) for slot, count in counts.items()])
+            slots = [[*of_slot] for _, of_slot in groupby(rows, lambda row: row.slot)]
+            self._attention.choose([(of_slot[0].position, len(of_slot)) for of_slot in slots])
 
     def _use_threads(self, count: int) -> None:
         if count != self._num_threads:
