@@ -31,6 +31,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.url = b""  # until a message begins; what begins none is refused, too
         self._in_head = True
         self._head_bytes = 0
         self._too_late: asyncio.TimerHandle | None = None
@@ -66,7 +67,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn answers where the parser gave up, because of us or by itself."""
-        num_bytes = sum(len(name) + len(value) for name, value in self.headers or ())
+        num_bytes = len(self.url)
+        num_bytes += sum(len(name) + len(value) for name, value in self.headers or ())
         if num_bytes > MAX_HEAD_BYTES // 2 or len(self.headers or ()) > MAX_HEADERS:
             self._refuse_size()
         else:

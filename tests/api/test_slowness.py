@@ -74,6 +74,7 @@ async def test_an_answer_that_takes_longer_is_not() -> None:
     "head",
     [
         [b"GET /", b"a" * (MAX_HEAD_BYTES + 1), b" HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+        [b"GET /" + b"a" * (MAX_HEAD_BYTES + 1) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"],
         [
             b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ",
             b"a" * (MAX_HEAD_BYTES + 1),
@@ -83,7 +84,7 @@ async def test_an_answer_that_takes_longer_is_not() -> None:
         [b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X-A: b\r\n" * (MAX_HEADERS + 1), b"\r\n"],
         [b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * MAX_HEADERS * 50 + b"\r\n"],
     ],
-    ids=["address", "header", "endless header", "many headers", "very many at once"],
+    ids=["address", "address at once", "header", "endless header", "many headers", "very many"],
 )
 async def test_a_head_that_is_too_large_is_refused(address: str, head: list[bytes]) -> None:
     status, said = await exchange(address, *head)
