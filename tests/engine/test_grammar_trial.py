@@ -28,11 +28,11 @@ def test_a_sandbox_that_forbids_being_nice_forbids_no_grammar() -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "ready\nended\n"), done.stderr
 
 
 def test_a_child_answers_for_many_grammars_and_is_replaced_when_it_has_died() -> None:
-    trial = Trial()
+    trial = Trial(seconds=60)
     trial.check('start: "a"')
     trial.check("start: this is no grammar")
     first = trial._child

@@ -22,10 +22,12 @@ from typing import IO, cast
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from service.domain.errors import InvalidRequest
+from service.domain.errors import EngineUnavailable, InvalidRequest
 from service.engine.grammar.limits import create_limits
 
 SECONDS = 3.0
+# Until the child is there, on a slow machine that has much else to do: no grammar's fault.
+_START_SECONDS = 60.0
 # Beyond the parent's patience; nobody is there to kill the child when the parent has died.
 _MAX_CPU_SECONDS = 10
 _MAX_MEMORY_BYTES = 2 * 1024**3
@@ -41,12 +43,14 @@ class Trial:
 
     def check(self, grammar: str) -> None:
         """Returns where compiling ends in time, well or not. Raises `InvalidRequest` where it does
-        not, or takes too much memory; `OSError` where there can be no child."""
+        not, or takes too much memory; `EngineUnavailable` where the child does not come up;
+        `OSError` where there can be none."""
         if self._child is not None and self._child.poll() is not None:
             self.close()  # it died between two questions, so neither was its death
         child = self._child or self._start()
         try:
-            ended = _ask(child, grammar, self._seconds)
+            _write(child, grammar)
+            ended = _hears(child, self._seconds)
         except BrokenPipeError:
             ended = False
         if not ended:
@@ -69,11 +73,17 @@ class Trial:
         pipe = subprocess.PIPE
         self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe)  # noqa: S603 - ourselves
         _write(self._child, self._names)
+        if not _hears(self._child, _START_SECONDS):
+            self.close()
+            raise EngineUnavailable(
+                "The process that compiles grammars has not come up; try again.",
+                retry_after_seconds=1.0,
+            )
         return self._child
 
 
-def _ask(child: subprocess.Popen[bytes], grammar: str, seconds: float) -> bool:
-    _write(child, grammar)
+def _hears(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether it says something in time."""
     answers = cast("IO[bytes]", child.stdout)
     with selectors.DefaultSelector() as selector:
         selector.register(answers, selectors.EVENT_READ)
@@ -103,19 +113,25 @@ class _Bytes:
 
 
 def _compile_what_comes() -> None:
-    """The child: a line with names, then a line for each grammar, answered by a line."""
+    """The child: a line with names, which is answered when all is ready, then a line for each
+    grammar, which is answered when it is compiled."""
     with contextlib.suppress(OSError):  # a sandbox may forbid it; then it is not nice
         os.nice(5)
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     tokenizer = LLTokenizer(TokenizerWrapper(_Bytes(json.loads(sys.stdin.readline()))))
+    _say("ready")
     for line in sys.stdin:
         limit = int(time.process_time()) + _MAX_CPU_SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         grammar = LLMatcher(tokenizer, json.loads(line), log_level=0, limits=create_limits())
         if not grammar.is_error():
             grammar.compute_bitmask()
-        sys.stdout.write("ended\n")
-        sys.stdout.flush()
+        _say("ended")
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
