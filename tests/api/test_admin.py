@@ -121,7 +121,10 @@ async def test_what_is_answered_is_within_the_limits_and_counted(
         first = await client.post("/v1/chat/completions", json=ASK)
         assert first.status_code == 200
         assert first.headers["x-ratelimit-limit-tokens"] == "60"
-        assert first.headers["x-ratelimit-reset-tokens"] == "1m0s"
+        assert first.headers["x-ratelimit-reset-tokens"] in {
+            "1m0s",
+            *(f"{n}s" for n in range(30, 60)),
+        }
         usage = first.json()["usage"]
         assert engine.jobs[0].weight == 2.0
         left = 60 - usage["total_tokens"]
