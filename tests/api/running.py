@@ -53,7 +53,15 @@ async def connected_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the test's signals alone."""
+    """A server that leaves the test's signals alone, and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -70,15 +78,9 @@ async def listening(app: ASGIApp, connection: type[Connection] = Connection) -> 
         server = _Server(config)
         serving = asyncio.create_task(server.serve([listener]))
         host, port = listener.getsockname()
-        await _accepting(host, port)
+        await server.listens.wait()
         try:
             yield f"http://{host}:{port}"
         finally:
             server.should_exit = True
             await serving
-
-
-async def _accepting(host: str, port: int) -> None:
-    """Returns when the server answers: the listener's backlog holds the connection till then."""
-    async with httpx.AsyncClient() as client:
-        await client.get(f"http://{host}:{port}/livez")

@@ -91,7 +91,9 @@ async def test_a_conversation_that_is_being_answered_is_locked(
     made = (await client.post("/v1/conversations", json={})).json()["id"]
     engine.paced = True
     asking = asyncio.create_task(client.post("/chat", json={"message": "Hi", "session_id": made}))
-    await engine.until(lambda: engine.jobs)
+    async with asyncio.timeout(60):  # the turn is kept after the engine has it
+        while not (await client.get(f"/v1/conversations/{made}/items")).json()["data"]:
+            pass
     body = {"input": "And?", "conversation": made}
     reply = await client.post("/v1/responses", json=body)
     assert reply.status_code == 400, reply.text

@@ -171,7 +171,7 @@ async def test_another_device_watches_an_answer_grow_and_stops_it(
     engine.answers("one two three four")
     body = {"message": "count", "session_id": "talk"}
     async with (
-        httpx.AsyncClient(base_url=address, timeout=20) as client,
+        httpx.AsyncClient(base_url=address, timeout=60) as client,
         client.stream("POST", "/chat/stream", json=body) as asking,
     ):
         frames = _frames(asking)

@@ -173,7 +173,7 @@ async def test_a_client_that_hangs_up_cancels_its_work(
     settings = Settings(state_dir=tmp_path, embed=EmbedSettings(model="any"))
     app = create_app(settings, engines=engine)
     async with app.router.lifespan_context(app), listening(app) as url:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             asking = asyncio.create_task(client.post(f"{url}/v1/embeddings", json={"input": "a"}))
             await embedder.until(lambda: embedder.questions)
             asking.cancel()

@@ -71,7 +71,7 @@ def is_locked(reply: httpx.Response) -> bool:
 
 async def answered(client: httpx.AsyncClient, made: str) -> None:
     """As soon as the conversation waits for nothing."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while is_locked(await ask(client, made)):
             pass
 
@@ -115,7 +115,7 @@ async def test_whoever_hears_the_end_may_go_on_at_once(
         assert begun.status_code == 200, begun.text
         if way == {"background": True}:
             name = begun.json()["id"]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await other.get(f"{PATH}/{name}")).json()["status"] != "completed":
                     pass
     said = (await texts_of(client, made))[::2]
@@ -166,12 +166,12 @@ async def test_a_client_that_goes_away_holds_nobody_up(
     client: httpx.AsyncClient, address: str, engine: FakeEngine, made: str, way: dict[str, Any]
 ) -> None:
     engine.paced = True
-    async with httpx.AsyncClient(base_url=address) as leaving:
+    async with httpx.AsyncClient(base_url=address, timeout=60) as leaving:
         asking = asyncio.create_task(ask(leaving, made, **way))
         await engine.until(lambda: engine.jobs)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await engine.until(lambda: engine.cancelled)
     engine.paced = False
     await answered(client, made)

@@ -35,7 +35,7 @@ class requests:
     def post(url: str, json: Any, stream: bool) -> _Response:
         parts = urlsplit(url)
         assert stream
-        connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
         connection.request("POST", parts.path, dumped(json), {"Content-Type": "application/json"})
         return _Response(connection)
 

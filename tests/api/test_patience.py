@@ -42,7 +42,7 @@ async def test_a_stream_opens_at_once_and_comments_until_the_model_is_back(
 ) -> None:
     engine.sleeps()
     async with (
-        httpx.AsyncClient(base_url=address) as client,
+        httpx.AsyncClient(base_url=address, timeout=60) as client,
         client.stream("POST", path, json={"model": "fake", **body}) as reply,
     ):
         assert reply.status_code == 200
@@ -62,7 +62,7 @@ async def test_a_refusal_that_comes_later_ends_the_stream_in_its_own_words(
     engine.refuses(QueueFull("All slots are taken."))
     engine.refuses(QueueFull("All slots are taken."))
     async with (
-        httpx.AsyncClient(base_url=address) as client,
+        httpx.AsyncClient(base_url=address, timeout=60) as client,
         client.stream("POST", path, json={"model": "fake", **body}) as reply,
     ):
         lines = reply.aiter_lines()
@@ -78,7 +78,7 @@ async def test_a_refusal_that_comes_later_ends_the_stream_in_its_own_words(
 
 async def test_who_asks_for_no_stream_just_waits(address: str, engine: FakeEngine) -> None:
     engine.sleeps()
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         asking = asyncio.create_task(client.post("/chat", json={"message": "Hi"}))
         done, _ = await asyncio.wait({asking}, timeout=0.4)
         assert not done

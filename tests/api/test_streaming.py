@@ -50,7 +50,7 @@ async def test_headers_and_a_comment_leave_before_the_first_token(
 ) -> None:
     engine.paced = True
     async with (
-        httpx.AsyncClient(base_url=address) as client,
+        httpx.AsyncClient(base_url=address, timeout=60) as client,
         client.stream("POST", path, json=body) as reply,
     ):
         assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -66,7 +66,7 @@ async def test_each_token_leaves_when_it_is_written(
 ) -> None:
     engine.paced = True
     async with (
-        httpx.AsyncClient(base_url=address) as client,
+        httpx.AsyncClient(base_url=address, timeout=60) as client,
         client.stream("POST", path, json=body) as reply,
     ):
         frames = frames_of(reply)
@@ -83,11 +83,11 @@ async def test_a_client_that_leaves_cancels_at_once(
     address: str, engine: FakeEngine, path: str, body: dict[str, Any]
 ) -> None:
     engine.paced = True
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         async with client.stream("POST", path, json=body) as reply:
             await engine.write(1)
             await anext(frames_of(reply))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await engine.until(lambda: engine.cancelled)
     assert engine.running == []
 
@@ -97,11 +97,11 @@ async def test_a_client_that_does_not_wait_for_its_reply_cancels_too(
     address: str, engine: FakeEngine, path: str, body: dict[str, Any]
 ) -> None:
     engine.paced = True
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         asking = asyncio.create_task(client.post(path, json=body))
         await engine.until(lambda: engine.running)
         asking.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await engine.until(lambda: engine.cancelled)
     assert engine.running == []
 
@@ -115,7 +115,7 @@ async def test_silence_is_filled_with_comments(
     async with (
         running_app(engine, tmp_path, api) as app,
         listening(app) as url,
-        httpx.AsyncClient(base_url=url) as client,
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
         client.stream("POST", path, json=body) as reply,
     ):
         seen = []
@@ -141,7 +141,7 @@ async def test_what_can_be_refused_is_refused_before_the_first_byte(
 async def ending(address: str, path: str, body: dict[str, Any], cause: Any) -> list[str]:
     """The frames of a stream that `cause` ends, without comments."""
     async with (
-        httpx.AsyncClient(base_url=address) as client,
+        httpx.AsyncClient(base_url=address, timeout=60) as client,
         client.stream("POST", path, json=body) as reply,
     ):
         frames = frames_of(reply)
@@ -248,12 +248,12 @@ async def test_a_client_that_leaves_before_it_was_accepted_cancels_too(
     async with (
         running_app(engine, tmp_path) as app,
         listening(app) as url,
-        httpx.AsyncClient(base_url=url) as client,
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
     ):
         asking = asyncio.create_task(client.post(path, json=body))
         await engine.until(lambda: engine.jobs)
         asking.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await engine.until(lambda: engine.given_up)
 
 
