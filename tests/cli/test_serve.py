@@ -31,7 +31,7 @@ def refused(directory: Path, *arguments: str, **variables: str) -> str:
         [Path(sys.executable).with_name("parley"), "serve", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")},

@@ -88,7 +88,7 @@ class _Answers(BaseHTTPRequestHandler):
         if held is not None:
             self.wfile.write(body[:held])
             self.wfile.flush()
-            self.hub.release.wait(20)
+            self.hub.release.wait(60)
             body = body[held:]
         self.wfile.write(body)
 

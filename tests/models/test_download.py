@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,14 +180,27 @@ def test_something_that_is_no_hub_is_recognised(
         fetch(tiny(), tmp_path, around=around)
 
 
+def takes_less_than(limit: float, act: Callable[[], object]) -> bool:
+    """At one of three times: this machine may be busy with other things at another."""
+
+    def seconds() -> float:
+        start = time.monotonic()
+        act()
+        return time.monotonic() - start
+
+    return any(seconds() < limit for _ in range(3))
+
+
 def test_a_closed_port_is_noticed_at_once(tmp_path: Path, around: Surroundings) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nowhere = replace(around, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}")
-        start = time.monotonic()
-        with pytest.raises(DownloadFailed, match="cannot be reached"):
-            fetch(tiny(), tmp_path, around=nowhere)
-    assert time.monotonic() - start < 2
+
+        def refused() -> None:
+            with pytest.raises(DownloadFailed, match="cannot be reached"):
+                fetch(tiny(), tmp_path, around=nowhere)
+
+        assert takes_less_than(2, refused)
 
 
 def test_a_hub_that_accepts_and_says_nothing_is_noticed_within_five_seconds(
@@ -195,10 +208,12 @@ def test_a_hub_that_accepts_and_says_nothing_is_noticed_within_five_seconds(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         nowhere = replace(around, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        start = time.monotonic()
-        with pytest.raises(DownloadFailed, match=r"cannot be reached .*; check the network"):
-            fetch(tiny(), tmp_path, around=nowhere)
-    assert time.monotonic() - start < 5
+
+        def given_up() -> None:
+            with pytest.raises(DownloadFailed, match=r"cannot be reached .*; check the network"):
+                fetch(tiny(), tmp_path, around=nowhere)
+
+        assert takes_less_than(5, given_up)
 
 
 def test_offline_asks_nobody(tmp_path: Path, hub: LoopbackHub, around: Surroundings) -> None:
