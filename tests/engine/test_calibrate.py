@@ -34,13 +34,16 @@ settings = EngineSettings(**json.loads(sys.argv[2]))
 records = Records(Path(sys.argv[3]), path)
 with ExitStack() as owned:
     start = starting.prepare(settings, path, lambda _: None, records, owned)
-    began = time.perf_counter()
-    again = starting.settle(path, settings, start.sizes, records)
-    seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(5):  # a busy machine may hold up one of them
+        began = time.perf_counter()
+        again = starting.settle(path, settings, start.sizes, records)
+        seconds.append(time.perf_counter() - began)
     build_has_blas = (backends.library.directory() / "libggml-blas.so").exists()
     print(json.dumps({"tuning": asdict(start.tuning), "same": again.tuning == start.tuning,
-                      "table": [asdict(line) for line in again.table], "again_seconds": seconds,
-                      "in_use": backends.has_blas(), "build_has_blas": build_has_blas}))
+                      "table": [asdict(line) for line in again.table],
+                      "again_seconds": min(seconds), "in_use": backends.has_blas(),
+                      "build_has_blas": build_has_blas}))
 """
 
 
@@ -96,7 +99,7 @@ def test_it_is_measured_once_and_remembered(large: Path, tmp_path: Path) -> None
     assert verdict["again_seconds"] < 0.1
     assert verdict["in_use"] == (verdict["tuning"]["blas_from"] is not None)
     questions = {line["question"] for line in verdict["table"]}
-    assert {"writing", "reading", "reading much", "a turn after 1024 tokens"} <= questions
+    assert {"writing", "reading", "reading much", "a turn after 64 and after 1024 tokens"} <= questions
     for question in questions:
         chosen = [line for line in verdict["table"] if line["question"] == question]
         assert sum(line["chosen"] for line in chosen) <= 1
@@ -220,4 +223,4 @@ def test_a_calibration_ends_with_whoever_wanted_it(large: Path) -> None:
         assert child.stdin is not None
         child.stdin.write(json.dumps(wanted).encode() + b"\n")
         child.stdin.close()
-        assert child.wait(timeout=20) == 1
+        assert child.wait(timeout=120) == 1

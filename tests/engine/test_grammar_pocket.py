@@ -23,6 +23,7 @@ from service.domain.sampling import Sampling
 from service.engine.grammar.trial import Trial
 from service.engine.llama import LlamaRunner
 from service.engine.runner import DeadEnd, DecodeRow, PrefillPart
+from tests.engine.yardstick import slowness
 
 pytestmark = pytest.mark.model
 
@@ -227,15 +228,16 @@ def test_a_hostile_schema_is_refused_or_costs_little(
 ) -> None:
     """Refused while it is compiled, failed while it is followed, or followed: no step is long."""
     schema = json.dumps(HOSTILE[name])
-    started = time.perf_counter()
+    second = slowness()
+    started = time.thread_time()  # of ours; the trial's is bounded by itself
     with contextlib.suppress(InvalidRequest, DeadEnd):
         trial.check(LLMatcher.grammar_from_json_schema(schema))
         matcher = pocket.create_matcher(Constraint(SCHEMA, schema))
         for _ in range(20):
-            started = time.perf_counter()
+            started = time.thread_time()
             matcher.consume(int(np.flatnonzero(matcher.allowed())[-1]))
-            assert time.perf_counter() - started < 1
-    assert time.perf_counter() - started < 4
+            assert time.thread_time() - started < second
+    assert time.thread_time() - started < 4 * second
 
 
 @pytest.mark.parametrize(
@@ -257,4 +259,5 @@ def test_a_trial_goes_on_after_one_that_did_not_end(trial: Trial) -> None:
     endless = json.dumps(HOSTILE["patterns that must all hold"])
     with pytest.raises(InvalidRequest, match="takes more than 1 s"):
         trial.check(LLMatcher.grammar_from_json_schema(endless))
+    trial._seconds = 60.0  # a slow machine needs some for another child
     trial.check(LLMatcher.grammar_from_regex("a+"))

@@ -15,6 +15,7 @@ from service.engine.runner import DecodeRow, Matcher, PrefillPart
 from service.engine.sampling.candidates import Row
 from service.engine.sampling.dry import Breakers
 from service.engine.sampling.sampler import RowSampler
+from tests.engine.yardstick import seconds_for_1000_squares
 from tests.fakes.alphabet import END
 from tests.fakes.loop import Loop
 from tests.fakes.runner import FakeRunner, FakeSampler
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.timing
 
 STREAMS = 8
 STEPS = 100
+ROUNDS = 20
 
 
 class InstantSampler(FakeSampler):
@@ -99,10 +101,10 @@ def test_eight_streams_cost_less_than_60_microseconds_of_python_per_token(
         options: dict[str, Any] = {"stop": ("STOP", "User:"), "sampling": sampling}
         loop.ask(number, f"{number} prompt>", connection=1 + number % 2, **options)
     loop.until(lambda: len(loop.engine.scheduler.generating()) == STREAMS)
-    # The machine may be busy with other things, or slow.
-    rounds = [(_seconds(loop), _seconds_for_1000_squares()) for _ in range(5)]
+    # The machine may be busy with other things, for a while or all the time, or slow.
+    rounds = [(_seconds(loop), seconds_for_1000_squares()) for _ in range(ROUNDS)]
     seconds, squares = map(min, zip(*rounds, strict=True))
-    assert len(loop.text(0)) >= 5 * STEPS
+    assert len(loop.text(0)) >= ROUNDS * STEPS
     assert seconds / (STEPS * STREAMS) < max(60e-6, squares)
 
 
@@ -111,11 +113,3 @@ def _seconds(loop: Loop) -> float:
     start = time.thread_time()
     loop.turn(STEPS)
     return time.thread_time() - start
-
-
-def _seconds_for_1000_squares() -> float:
-    """Some 60 microseconds on the machine that the limit is for; more where all takes longer."""
-    start = time.thread_time()
-    for _ in range(100):
-        sum(number * number for number in range(1000))
-    return (time.thread_time() - start) / 100
