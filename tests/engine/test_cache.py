@@ -16,7 +16,7 @@ from service.engine.runner import DecodeRow, PrefillPart
 from service.ipc.messages import Submit
 from service.settings import EngineSettings
 from tests.engine.gguf_file import WINDOW, RandomModel
-from tests.engine.process import Client, Engine, prompt_of, running_engine
+from tests.engine.process import SECONDS, Client, Engine, prompt_of, running_engine
 from tests.questions import QUESTIONS
 
 pytestmark = pytest.mark.model
@@ -123,7 +123,7 @@ def test_after_a_restart_a_chat_goes_on_from_disk(tmp_path: Path) -> None:
         client.send(Submit(1, "before", plain(*said), FREE, max_tokens=20, cache_key="me"))
         client.wait(1)
         first.process.terminate()
-        assert first.process.wait(30) == 0
+        assert first.process.wait(SECONDS) == 0
     said += [client.texts[1], "And now?"]
     (tmp_path / "engine.sock").unlink(missing_ok=True)
     with running_engine(tmp_path, PARLEY_STATE_DIR=str(tmp_path)) as second:

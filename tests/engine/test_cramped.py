@@ -10,7 +10,7 @@ import pytest
 from service.ipc.messages import Hello
 from tests.engine.cgroup import memory_limit
 from tests.engine.gguf_file import RandomModel
-from tests.engine.process import Engine, running_engine
+from tests.engine.process import SECONDS, Engine, running_engine
 
 pytestmark = pytest.mark.model
 
@@ -58,7 +58,7 @@ def test_what_the_operator_fixed_is_refused_with_what_would_fit(
         reason = engine.next_event("failed")["reason"]
         assert "with 8 slots of 4096 tokens, and" in reason
         assert "slots of 4096 tokens would fit (PARLEY_ENGINE__SLOTS=" in reason
-        assert engine.process.wait(timeout=30) == 2
+        assert engine.process.wait(SECONDS) == 2
 
 
 def test_after_two_deaths_it_takes_half_and_says_so(thirsty: Path, tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_an_end_on_request_is_no_death(thirsty: Path, tmp_path: Path) -> None:
             with running_engine(tmp_path, thirsty, inside=cgroup) as engine:
                 assert "degraded" not in engine.next_event("ready")
                 engine.process.send_signal(signal.SIGTERM)
-                assert engine.process.wait(timeout=30) == 0
+                assert engine.process.wait(SECONDS) == 0
             (tmp_path / "engine.sock").unlink(missing_ok=True)

@@ -206,7 +206,7 @@ def test_the_compiler_survives_what_it_refuses() -> None:
     compiler.put(tokenized(Constraint(SCHEMA, "{}")))
     compiler.stop()
     thread = compiler.start()
-    thread.join(timeout=30)
+    thread.join(timeout=120)
     refused, compiled = inbox.get_nowait(), inbox.get_nowait()
     assert isinstance(refused, Tokenized)
     assert isinstance(compiled, Tokenized)

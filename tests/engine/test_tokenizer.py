@@ -11,7 +11,7 @@ from service.ipc.messages import Counted, CountTokens, Refused, Tokenize
 from tests.fakes.loop import FakeOutbox, submit
 from tests.fakes.runner import FakeRunner
 
-SECONDS = 10
+SECONDS = 60
 
 
 def job(request_id: int, text: str) -> Job:

@@ -27,7 +27,7 @@ from service.ipc.messages import (
     Tokenized,
 )
 from tests.engine.encoder_file import CLS, SEP, RandomEncoder
-from tests.engine.process import Client, running_engine
+from tests.engine.process import SECONDS, Client, running_engine
 
 pytestmark = pytest.mark.model
 
@@ -53,7 +53,7 @@ def test_an_embedding_engine_serves_vectors_and_drains(tmp_path: Path) -> None:
         expected = np.stack([encoder.vector(text) for text in texts])
         np.testing.assert_allclose(found, expected, atol=5e-4)
         engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(timeout=20) == 0
+        assert engine.process.wait(SECONDS) == 0
 
 
 def test_what_an_embedding_engine_refuses(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_hundred_kilobytes_of_one_letter_survive(pocket_runner: LlamaRunner) -
         thread.start()
     finally:
         threading.stack_size(before)
-    thread.join(timeout=60)
+    thread.join(timeout=120)
     assert read(pocket_runner, ids) == "a" * 100_000
 
 
@@ -142,7 +142,7 @@ def test_many_threads_may_tokenize_at_once(pocket_runner: LlamaRunner) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=120)
     assert found == [expected] * 4
 
 
