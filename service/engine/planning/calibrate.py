@@ -46,14 +46,16 @@ _SECONDS_FOR_ALL = 12.0
 # What is usual stays, unless it loses by more than this: less is within the noise.
 _MARGIN = 0.05
 
-# OpenBLAS costs memory, and what it gains must not come and go with the machine's moods.
-_BLAS_MARGIN = 0.1
+# OpenBLAS costs memory, and what it gains must not come and go with the machine's moods. Nor must
+# attention: equally good ways differed by up to 0.05 here, from one calibration to the next.
+_BLAS_MARGIN = _ATTENTION_MARGIN = 0.1
 
 # Above this share of the time spent waiting for a core, others are using the machine.
 _MAX_WAITED = 0.05
 
-# A turn of a chat: tokens read, tokens written, with that much read before.
-_TURN, _DEPTH, _CHUNK, _STREAMS = 128, 1024, 64, 8
+# A turn of a chat: so many tokens read, and as many written, with that much read before.
+_TURN, _CHUNK, _STREAMS = 128, 64, 8
+_SHALLOW, _DEPTH = 64, 1024
 
 # Rows of one conversation that stand for fewer than flash attention takes together, and the fewest
 # of them: on two cores of a 2.5 GHz Xeon, two took as long either way, 4 after 2048 tokens a tenth
@@ -211,13 +213,18 @@ class _Course:
         self.tuning = replace(self.tuning, decode_threads=decode, prefill_threads=prefill)
 
     def choose_attention(self) -> None:
-        """With flash attention or without, at some depth: without any it makes no difference."""
+        """With flash attention or without: what is quicker far into a conversation need not be so
+        at its beginning, where the plain one computes the cells that nothing is in as well."""
         if self._depth < CELL_MULTIPLE:
             return
-        tuning, layers = self.tuning, max(1, self._layers // 2)
+        tuning, layers = self.tuning, max(1, self._layers // 4)
 
         def turn(option: str) -> float:
+            return (turn_after(_SHALLOW, option) + turn_after(self._depth, option)) / 2
+
+        def turn_after(depth: int, option: str) -> float:
             probe = probes[option]
+            probe.fill(depth)
             write = _TURN * self._time(probe, 1, self._write_threads, layers)
             read = _TURN / _CHUNK * self._time(probe, _CHUNK, self._read_threads, layers)
             return (write + read) / (2 * _TURN)
@@ -229,12 +236,12 @@ class _Course:
             }
             if not all(probe.exists for probe in probes.values()):
                 return
-            for option, probe in probes.items():
-                probe.fill(self._depth)
+            for option in probes:
                 turn(option)
             times = _scaled(self._race(turn, [*probes]), self._num_layers / layers)
-            question = f"a turn after {self._depth} tokens"
-            if self._decide(question, "flash attention", times, "on") == "off":
+            question = f"a turn after {_SHALLOW} and after {self._depth} tokens"
+            found = self._decide(question, "flash attention", times, "on", _ATTENTION_MARGIN)
+            if found == "off":
                 self.tuning = replace(self.tuning, flash_attention=False)
             else:
                 self._choose_for_few(probes["on"])
@@ -352,10 +359,15 @@ class _Course:
         return layers
 
     def _decide(
-        self, question: str, what: str, times: Mapping[Option, float], usual: Option
+        self,
+        question: str,
+        what: str,
+        times: Mapping[Option, float],
+        usual: Option,
+        margin: float = _MARGIN,
     ) -> Option:
         """The best of `times`, which are seconds per token; noted in the table."""
-        chosen = pick(times, usual, _MARGIN)
+        chosen = pick(times, usual, margin)
         for option, seconds in times.items():
             self.table.append(Line(question, f"{what} {option}", seconds, option == chosen))
         return chosen

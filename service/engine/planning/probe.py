@@ -74,6 +74,8 @@ class Probe:
 
     def fill(self, num_tokens: int) -> None:
         """Take `num_tokens` for read, without computing them: what they say does not matter."""
+        llama.llama_memory_seq_rm(self._memory, 0, -1, -1)  # of recurrent states there are no parts
+        self._flag.lower()
         self._filling = True
         chunk = len(self._batch.token)
         for start in range(0, num_tokens, chunk):

@@ -21,7 +21,7 @@ from service.engine.planning.measuring import to_calibration
 from service.settings import EngineSettings
 
 # What is measured, and how; another number makes what was kept worthless.
-_METHOD = 2
+_METHOD = 3
 
 Facts = Mapping[str, Any]
 
