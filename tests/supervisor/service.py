@@ -16,8 +16,10 @@ from typing import Any
 
 from service.ipc.status import ServiceStatus, from_line
 from tests.ports import free_port
+from tests.waiting import until
 
 PROGRAMS = Path(__file__).parent / "programs"
+PATIENCE_SECONDS = 60  # with a machine that has much else to do
 
 
 def conduct(directory: Path, name: str, **facts: object) -> dict[str, str]:
@@ -40,7 +42,7 @@ class Supervised:
     seen: list[ServiceStatus] = field(default_factory=list)
 
     def wait_for(self, wanted: Callable[[ServiceStatus], bool]) -> ServiceStatus:
-        """The first status from now on that is `wanted`; within ten seconds."""
+        """The first status from now on that is `wanted`; fails where nothing is told any more."""
         while True:
             status = self.next_status()
             if wanted(status):
@@ -58,17 +60,22 @@ class Supervised:
 
     def _connected(self) -> socket.socket:
         if self._reader is None:
-            self._reader = socket.socket(socket.AF_UNIX)
-            self._reader.settimeout(10)
-            for line in self.events():
-                if line["event"] == "service_started":
-                    break
-            while True:
-                # The file is there some instants after the event; nothing announces it.
-                with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                    self._reader.connect(str(self.runtime / "status.sock"))
-                    return self._reader
+            self.wait_for_event("service_started")
+            # The file is there some instants after the event; nothing announces it.
+            connected = until(self._connect)
+            assert connected is not None
+            self._reader = connected
         return self._reader
+
+    def _connect(self) -> socket.socket | None:
+        reader = socket.socket(socket.AF_UNIX)
+        reader.settimeout(PATIENCE_SECONDS)
+        try:
+            reader.connect(str(self.runtime / "status.sock"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            reader.close()
+            return None
+        return reader
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Log events as they come, until the supervisor ends."""
@@ -85,10 +92,14 @@ class Supervised:
                 return event
         raise AssertionError(f"no {name}:\n{self.log_path.read_text()}")
 
+    def wait(self) -> int:
+        """The exit code of a supervisor that ends."""
+        return self.process.wait(PATIENCE_SECONDS)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it, and the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.wait()
 
     def rest_of_log(self) -> str:
         for _ in self.events():

@@ -14,7 +14,14 @@ from typing import Any
 
 from service.ipc.command import SwitchCommand
 from service.ipc.status import EngineState, ServiceStatus, SwitchPhase
-from tests.supervisor.service import PROGRAMS, Supervised, conduct, processes_of, supervised
+from tests.supervisor.service import (
+    PATIENCE_SECONDS,
+    PROGRAMS,
+    Supervised,
+    conduct,
+    processes_of,
+    supervised,
+)
 
 JUDGE = [sys.executable, str(PROGRAMS / "judge.py")]
 DONE, FAILED = SwitchPhase.DONE, SwitchPhase.FAILED
@@ -42,7 +49,7 @@ def ask(service: Supervised, model: dict[str, str], path: str | None = None) -> 
 
 def say(service: Supervised, line: bytes) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as asker:
-        asker.settimeout(10)
+        asker.settimeout(PATIENCE_SECONDS)
         asker.connect(str(service.runtime / "status.sock"))
         asker.sendall(line)
         with asker.makefile() as answers:

@@ -1,8 +1,8 @@
 """A tiny engine for tests of the supervisor: its model file is JSON that says how to behave.
 
-load_seconds, exit_code + reason (instead of serving), die_once (a file that is made at the first
-death by SIGKILL-like exit), busy_seconds (how long it has a request), drain_seconds (how long it
-takes to leave), silent (no heartbeats).
+load_seconds, load_until (a file that it waits for), exit_code + reason (instead of serving),
+die_once (a file that is made at the first death by SIGKILL-like exit), busy_seconds (how long it
+has a request), drain_seconds (how long it takes to leave), silent (no heartbeats).
 """
 
 import argparse
@@ -39,6 +39,8 @@ signal.signal(signal.SIGUSR1, on_term)
 for step in range(4):
     time.sleep(conduct.get("load_seconds", 0.1) / 4)
     report(event="progress", value=(step + 1) / 4)
+while "load_until" in conduct and not Path(conduct["load_until"]).exists():
+    time.sleep(0.02)
 if "exit_code" in conduct:
     if "reason" in conduct:
         report(event="failed", reason=conduct["reason"])
