@@ -30,11 +30,12 @@ F = TypeVar("F", bound=msgspec.Struct)
 
 
 class Peer:
-    """A listening unix socket and everybody who is connected to it."""
+    """A listening unix socket and all who are connected to it; `left` is set once one has gone."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.writers: list[asyncio.StreamWriter] = []
+        self.left = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,6 +80,7 @@ class Peer:
             pass
         finally:
             writer.close()
+            self.left.set()
 
 
 class EnginePeer(Peer):

@@ -432,7 +432,7 @@ async def test_an_engine_of_another_version_is_not_used(
     engine.protocol_version = 99
     supervisor.announce(serving(engine.status(1)))
     engines = connect_engines(supervisor.socket)
-    await engines.settled(0.2)
+    await engine.left.wait()
     assert engines.status.current is None
     await engines.aclose()
 
