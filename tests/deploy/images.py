@@ -50,6 +50,6 @@ def logs(container: str) -> str:
 
 
 def wait_healthy(container: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while execute(container, "parley", "health") != 0:
         assert time.monotonic() < deadline, logs(container)

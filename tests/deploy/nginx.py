@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.ports import free_port
+from tests.waiting import until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FRAME = """
@@ -53,7 +54,9 @@ class Proxy:
 
     @property
     def log(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in (self.root / "parley.log").read_text().splitlines()]
+        """The lines that are there whole."""
+        lines = (self.root / "parley.log").read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -181,12 +184,15 @@ def running(proxy: Proxy) -> Iterator[Proxy]:
         command(proxy, "-g", "daemon off;"), stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            while True:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", proxy.tls_port)) == 0:
-                        break
-                assert process.poll() is None, process.stderr and process.stderr.read()
+            until(lambda: listens(proxy.tls_port) or process.poll() is not None)
+            assert process.poll() is None, process.stderr and process.stderr.read()
             yield proxy
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does, on loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

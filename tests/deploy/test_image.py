@@ -15,7 +15,7 @@ import pytest
 
 from service.settings import ModelSettings
 from tests.deploy.images import execute, image, logs, wait_healthy, why_not
-from tests.faults.streams import Stream
+from tests.faults.streams import PATIENCE_SECONDS, Stream
 from tests.ports import free_port
 
 pytestmark = [
@@ -67,7 +67,7 @@ def test_it_answers_without_rights_on_a_read_only_root(start: Callable[..., Cont
     container = start()
     container.wait_healthy()
     reply = httpx.post(
-        f"{container.url}/chat", json={"message": "What is the capital of France?"}, timeout=30
+        f"{container.url}/chat", json={"message": "What is the capital of France?"}, timeout=60
     )
     assert "Paris" in reply.json()["response"]
     assert container.read("id", "-u") == "10001"
@@ -93,7 +93,7 @@ def test_it_answers_as_it_is_to_the_token_that_its_log_shows(
     assert words[1] == f"{container.url}/chat"
     asked = subprocess.run(["curl", "-s", *words[1:]], capture_output=True, check=True)
     assert "Paris" in json.loads(asked.stdout)["response"]
-    stranger = httpx.post(f"{container.url}/chat", json={"message": "Hello!"}, timeout=30)
+    stranger = httpx.post(f"{container.url}/chat", json={"message": "Hello!"}, timeout=60)
     assert stranger.status_code == 401
 
 
@@ -105,7 +105,7 @@ def test_the_image_for_graphics_cards_answers_and_warns_where_there_is_none(
     container = start("-e", "PARLEY_ENGINE__GPU_LAYERS=99", name="localhost/parley-cuda")
     container.wait_healthy()
     asked = {"message": "What is the capital of France?"}
-    reply = httpx.post(f"{container.url}/chat", json=asked, timeout=30)
+    reply = httpx.post(f"{container.url}/chat", json=asked, timeout=60)
     assert "Paris" in reply.json()["response"]
     assert "no_graphics_card" in logs(container.name)
     assert container.read("printenv", "NVIDIA_DRIVER_CAPABILITIES") == "compute,utility"
@@ -115,7 +115,7 @@ def test_stop_lets_a_stream_finish_and_exits_cleanly(start: Callable[..., Contai
     container = start()
     container.wait_healthy()
     stream = Stream(container.url, 300)
-    assert stream.started.wait(30)
+    assert stream.started.wait(PATIENCE_SECONDS)
     with ThreadPoolExecutor(1) as pool:
         exit_code = pool.submit(container.stop)
         assert stream.wait().finish_reason == "length"

@@ -182,7 +182,7 @@ def test_what_is_killed_comes_back(machine: Machine, client: httpx.Client, role:
     found = machine.run(f"pgrep -f -u parley '[-]P .*{role}'").split()
     machine.run(f"kill -9 {found[-1]}")
     machine.run(
-        f"for i in $(seq 100); do kill -0 {found[-1]} 2>/dev/null || exit 0; sleep 0.1; done"
+        f"for i in $(seq 300); do kill -0 {found[-1]} 2>/dev/null || exit 0; sleep 0.1; done"
     )
     machine.wait_healthy()
     reply = client.post("/chat", json={"message": "Hello!"})
@@ -283,7 +283,7 @@ def test_doctor_finds_nothing_wrong_with_a_machine_that_is_well(machine: Machine
 
 TAKE_PORT = (
     "systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 443;"
-    "for i in $(seq 50); do ss -Hltn 'sport = :443' | grep -q . && exit; sleep 0.1; done"
+    "for i in $(seq 300); do ss -Hltn 'sport = :443' | grep -q . && exit; sleep 0.1; done"
 )
 
 
@@ -357,7 +357,7 @@ def test_a_taken_port_is_one_sentence_and_nothing_changes(machine: Machine) -> N
     with untouched(machine):
         machine.run("systemctl stop nginx; systemd-run -q --unit=taker python3 -m http.server 80")
         machine.run(
-            "for i in $(seq 50); do ss -Hltn 'sport = :80' | grep -q . && exit; sleep 0.1; done"
+            "for i in $(seq 300); do ss -Hltn 'sport = :80' | grep -q . && exit; sleep 0.1; done"
         )
         try:
             done = machine.deploy()
