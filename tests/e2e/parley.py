@@ -19,13 +19,15 @@ from tests.ports import free_port
 from tests.waiting import until
 
 PARLEY = Path(sys.executable).with_name("parley")
-START_SECONDS = 120  # of a machine that has much else to do
+START_SECONDS, STOP_SECONDS = 240, 120  # of a machine that has much else to do
+# Workers hear of a new engine one after the other; so many answers in a row come from all of them.
+NUM_ASKED = 20
 # A connection for each request, so that any worker may answer and a dead one is not asked again.
 ANEW = httpx.Limits(max_keepalive_connections=0)
 
 
 def new_client() -> httpx.Client:
-    return httpx.Client(limits=ANEW, timeout=60)
+    return httpx.Client(limits=ANEW, timeout=120)
 
 
 def create_token(folder: Path, name: str, *options: str) -> str:
@@ -52,14 +54,23 @@ class Parley:
     client: httpx.Client = field(default_factory=new_client)
 
     def get(self, path: str) -> httpx.Response:
-        return self.client.get(self.url + path, timeout=10)
+        return self.client.get(self.url + path)
 
     def chat(self, text: str, **body: object) -> httpx.Response:
         """One greedy, non-streamed answer of the OpenAI dialect."""
         return self.client.post(self.url + "/v1/chat/completions", json=chat_body(text, **body))
 
+    def lines(self) -> list[str]:
+        """The lines of the log that are there whole."""
+        return [line.decode(errors="replace") for line in self.log.read_bytes().split(b"\n")[:-1]]
+
+    def is_everywhere(self, status: int) -> bool:
+        """Whether `/health` says this, whichever worker is asked."""
+        return all(self.get("/health").status_code == status for _ in range(NUM_ASKED))
+
     def wait_healthy(self, seconds: float = START_SECONDS) -> float:
-        """Seconds until `/health` says 200. Fails with the log where that does not happen."""
+        """Seconds until `/health` says 200, in every worker. Fails with the log where that does
+        not happen."""
         start = time.monotonic()
         until(self._health, lambda said: said == "healthy", seconds)
         return time.monotonic() - start
@@ -68,7 +79,7 @@ class Parley:
         """The word "healthy", or the log that says why not."""
         assert self.process.poll() is None, f"parley exited:\n{self.log.read_text()}"
         with contextlib.suppress(httpx.TransportError):
-            if self.get("/health").status_code == 200:
+            if self.is_everywhere(200):
                 return "healthy"
         return self.log.read_text()
 
@@ -76,7 +87,7 @@ class Parley:
         """SIGTERM, and the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=STOP_SECONDS)
 
 
 def chat_body(text: str, **body: object) -> dict[str, object]:
@@ -98,7 +109,7 @@ def stream_text(
     pieces: list[str] = []
     done = False
     payload = chat_body(text, stream=True, **body)
-    with httpx.stream("POST", url + "/v1/chat/completions", json=payload, timeout=60) as reply:
+    with httpx.stream("POST", url + "/v1/chat/completions", json=payload, timeout=120) as reply:
         assert reply.status_code == 200, reply.read()
         for line in reply.iter_lines():
             if line == "data: [DONE]":

@@ -11,6 +11,11 @@ import httpx
 
 # The tokens with which Pocket ends an answer; without them it goes on to the length it may have.
 ENDS = {"0": -100, "1": -100, "2": -100}
+# An answer that is held to this by `text` of Responses does not come to an end, either.
+TEXT = {"type": "string", "minLength": 6, "maxLength": 12}
+MANY = {"type": "array", "items": TEXT, "minItems": 400}
+MANY_TEXTS = {"format": {"type": "json_schema", "name": "many", "schema": MANY}}
+PATIENCE_SECONDS = 180  # eight long answers on a machine that has much else to do
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Stream:
         self._thread.start()
 
     def wait(self) -> Stream:
-        self._thread.join(60)
+        self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive()
         return self
 
@@ -55,7 +60,7 @@ class Stream:
         last = ""
         try:
             with httpx.stream(
-                "POST", self.url + "/v1/chat/completions", json=body, timeout=60
+                "POST", self.url + "/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS
             ) as reply:
                 self.status = reply.status_code
                 for line in reply.iter_lines():
@@ -86,5 +91,5 @@ def start_streams(url: str, count: int, max_tokens: int) -> list[Stream]:
     """`count` streams of `max_tokens` tokens each; all have begun to answer."""
     streams = [Stream(url, max_tokens) for _ in range(count)]
     for stream in streams:
-        assert stream.started.wait(60)
+        assert stream.started.wait(PATIENCE_SECONDS)
     return streams

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 from tests.e2e.parley import Parley, running_parley
 from tests.faults.streams import Stream, start_streams
-from tests.faults.test_service import engine_pid
+from tests.faults.test_service import kill_engine
 from tests.waiting import until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
@@ -26,7 +24,7 @@ def parley(tmp_path: Path) -> Iterator[Parley]:
 
 def kill_during_an_answer(service: Parley) -> None:
     (stream,) = start_streams(service.url, 1, 1500)
-    os.kill(engine_pid(service), signal.SIGKILL)
+    kill_engine(service)
     assert stream.wait().error is not None
     service.wait_healthy()
 
@@ -56,13 +54,13 @@ def answered(parley: Parley) -> Stream:
 
 def test_a_request_that_only_was_there_is_answered_and_cleared(parley: Parley) -> None:
     (stream,) = start_streams(parley.url, 1, 400)
-    os.kill(engine_pid(parley), signal.SIGKILL)
+    kill_engine(parley)
     stream.wait()
     parley.wait_healthy()
     again = answered(parley)
     assert (again.finish_reason, again.completion_tokens) == ("length", 400)
     (stream,) = start_streams(parley.url, 1, 400)
-    os.kill(engine_pid(parley), signal.SIGKILL)
+    kill_engine(parley)
     stream.wait()
     parley.wait_healthy()
     assert answered(parley).finish_reason == "length"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import math
 import os
 import pty
 import select
@@ -12,6 +15,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,11 +28,12 @@ from tests.faults.streams import Stream, start_streams
 from tests.models.hub import LoopbackHub, serving
 from tests.ports import free_port
 from tests.supervisor.service import processes_of
-from tests.waiting import until
+from tests.waiting import quick, until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
 
 LONG = 300  # tokens: some seconds, for eight streams of Pocket
+ENDLESS = 1900  # tokens: nearly all that its context holds
 
 
 @pytest.fixture
@@ -35,7 +41,10 @@ def parley(tmp_path: Path) -> Iterator[Parley]:
     with running_parley(
         tmp_path,
         *("--model", "pocket"),
-        environment={"PARLEY_RUNTIME_DIR": str(tmp_path / "run")},
+        environment={
+            "PARLEY_RUNTIME_DIR": str(tmp_path / "run"),
+            "PARLEY_DRAIN_SECONDS": "180",  # of a machine that has much else to do
+        },
     ) as service:
         service.wait_healthy()
         yield service
@@ -49,7 +58,7 @@ def short_path() -> Iterator[Path]:
 
 
 def events(service: Parley, name: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line[:1] == "{"]
+    lines = [json.loads(line) for line in service.lines() if line[:1] == "{"]
     return [line for line in lines if line["event"] == name]
 
 
@@ -58,9 +67,26 @@ def engine_pid(service: Parley) -> int:
     (found,) = [
         pid
         for pid in processes_of(service.process.pid)
-        if b"service.engine" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"-m\0service.engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     return found
+
+
+def kill_engine(service: Parley) -> dict[str, object]:
+    """Returns when the supervisor knows of it; what it says."""
+    known = len(events(service, "engine_crashed"))
+    os.kill(engine_pid(service), signal.SIGKILL)
+    return until(lambda: events(service, "engine_crashed")[known:])[0]
+
+
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def ended(pids: list[int], seconds: float) -> bool:
@@ -78,16 +104,24 @@ def ended(pids: list[int], seconds: float) -> bool:
     return True
 
 
+def fresh_folders(folder: Path) -> Iterator[Path]:
+    for number in itertools.count():
+        made = folder / str(number)
+        made.mkdir()
+        yield made
+
+
 def test_after_sigterm_eight_streams_finish_and_nothing_new_is_taken(
     parley: Parley, tmp_path: Path
 ) -> None:
     processes = processes_of(parley.process.pid)
     streams = start_streams(parley.url, 8, LONG)
-    parley.process.send_signal(signal.SIGTERM)
-    with httpx.Client(base_url=parley.url, timeout=10) as client:
-        health = until(lambda: client.get("/health"), lambda reply: reply.status_code == 503)
+    with standing_still(engine_pid(parley)):  # no stream ends before all has been looked at
+        parley.process.send_signal(signal.SIGTERM)
+        until(lambda: parley.is_everywhere(503))
+        health = parley.get("/health")
         refused = Stream(parley.url, 5).wait()
-        assert client.get("/readyz").status_code == 503
+        assert parley.get("/readyz").status_code == 503
     assert int(health.headers["retry-after"]) >= 1
     assert refused.status == 503
     for stream in streams:
@@ -96,8 +130,8 @@ def test_after_sigterm_eight_streams_finish_and_nothing_new_is_taken(
         (200, "length", True, True)
     }
     assert {s.completion_tokens for s in streams} == {LONG}
-    assert parley.process.wait(20) == 0
-    assert ended(processes, 1)
+    assert parley.process.wait(60) == 0
+    assert ended(processes, 20)
     assert not (tmp_path / "run").exists()
 
 
@@ -119,19 +153,33 @@ def test_answers_that_outlast_the_drain_end_with_a_last_event(tmp_path: Path) ->
 def test_when_the_engine_is_killed_streams_hear_it_at_once_and_a_new_one_answers(
     parley: Parley,
 ) -> None:
-    streams = start_streams(parley.url, 8, LONG)
     load_seconds = float(str(events(parley, "service_ready")[0]["seconds"]))
-    killed = time.monotonic()
-    os.kill(engine_pid(parley), signal.SIGKILL)
-    for stream in streams:
-        stream.wait()
-    assert time.monotonic() - killed < 2
-    assert all(s.error is not None and s.whole for s in streams)
-    health = parley.get("/health")
-    assert health.status_code == 503
-    assert health.json()["model_loaded"] is False
-    parley.wait_healthy()
-    assert time.monotonic() - killed < load_seconds + 1
+    lengths = itertools.count(ENDLESS - 10)  # what an engine died on is not asked again
+
+    def hear() -> float:
+        """Seconds from the death of the engine to the end of the last stream."""
+        streams, engine = start_streams(parley.url, 8, next(lengths)), engine_pid(parley)
+        with standing_still(parley.process.pid):  # no other engine is started meanwhile
+            killed = time.monotonic()
+            os.kill(engine, signal.SIGKILL)
+            for stream in streams:
+                stream.wait()
+            seconds = time.monotonic() - killed
+            assert all(s.error is not None and s.whole for s in streams)
+            until(lambda: parley.is_everywhere(503))
+            assert parley.get("/health").json()["model_loaded"] is False
+        parley.wait_healthy()
+        return seconds
+
+    def come_back() -> float:
+        """Seconds from the death of the engine to the next one, without the pause that is due."""
+        killed = time.monotonic()
+        crash = kill_engine(parley)
+        parley.wait_healthy()
+        return time.monotonic() - killed - float(str(crash["restart_in_seconds"]))
+
+    quick(hear, 2)
+    quick(come_back, load_seconds + 0.5)
     assert "Paris" in parley.chat("What is the capital of France?").text
 
 
@@ -152,7 +200,7 @@ def test_when_the_supervisor_is_killed_everything_goes(parley: Parley) -> None:
     processes = until(lambda: processes_of(parley.process.pid), lambda found: len(found) >= 4)
     parley.process.kill()
     parley.process.wait()
-    assert ended(processes, 10)
+    assert ended(processes, 60)
 
 
 def test_what_a_killed_supervisor_left_is_gone_after_the_next_start(
@@ -165,7 +213,7 @@ def test_what_a_killed_supervisor_left_is_gone_after_the_next_start(
         processes = processes_of(first.process.pid)
         first.process.kill()
         first.process.wait()
-        assert ended(processes, 10)
+        assert ended(processes, 60)
     assert len(list(base.iterdir())) == 1
     with running_parley(tmp_path, "--model", "pocket", environment=variables) as second:
         second.wait_healthy()
@@ -173,40 +221,60 @@ def test_what_a_killed_supervisor_left_is_gone_after_the_next_start(
     assert list(base.iterdir()) == []
 
 
-def test_two_interrupts_stop_at_once(parley: Parley) -> None:
-    processes = processes_of(parley.process.pid)
-    streams = start_streams(parley.url, 2, 1900)
-    parley.process.send_signal(signal.SIGINT)
-    until(lambda: parley.get("/health"), lambda reply: reply.status_code == 503)
-    parley.process.send_signal(signal.SIGINT)
-    assert parley.process.wait(5) == 0
-    assert ended(processes, 1)
-    for stream in streams:
-        stream.wait()
+def test_two_interrupts_stop_at_once(tmp_path: Path) -> None:
+    folders = fresh_folders(tmp_path)
+
+    def stop() -> float:
+        with running_parley(next(folders), "--model", "pocket") as service:
+            service.wait_healthy()
+            processes = processes_of(service.process.pid)
+            streams = start_streams(service.url, 2, ENDLESS)
+            os.kill(engine_pid(service), signal.SIGSTOP)  # no stream ends by itself
+            service.process.send_signal(signal.SIGINT)
+            until(lambda: service.get("/health"), lambda reply: reply.status_code == 503)
+            asked = time.monotonic()
+            service.process.send_signal(signal.SIGINT)
+            assert service.process.wait(60) == 0
+            seconds = time.monotonic() - asked
+            assert ended(processes, 20)
+            for stream in streams:
+                stream.wait()
+            return seconds
+
+    quick(stop, 5)
 
 
 def test_a_killed_gunicorn_takes_the_service_down(parley: Parley) -> None:
     processes = processes_of(parley.process.pid)
     (http,) = [p for p in processes if p != engine_pid(parley) and processes_of(p)]
     os.kill(http, signal.SIGKILL)
-    assert parley.process.wait(5) == 1
-    assert ended(processes, 2)
+    assert parley.process.wait(60) == 1
+    assert ended(processes, 20)
 
 
 def test_a_killed_worker_is_replaced_and_the_other_one_goes_on(parley: Parley) -> None:
     (http,) = [p for p in processes_of(parley.process.pid) if processes_of(p)]
-    os.kill(processes_of(http)[0], signal.SIGKILL)
+    # The service is ready with its first worker; the other one follows.
+    workers = until(lambda: processes_of(http), lambda found: len(found) == 2)
+    os.kill(workers[0], signal.SIGKILL)
+    assert ended(workers[:1], 60)
     assert "Paris" in parley.chat("What is the capital of France?").text
     assert parley.stop() == 0
 
 
 def test_sigterm_while_loading_stops_at_once(tmp_path: Path) -> None:
-    with running_parley(tmp_path, "--model", "pocket") as service:
-        until(lambda: events(service, "service_started"), bool)
-        asked = time.monotonic()
-        assert service.stop() == 0
-        assert time.monotonic() - asked < 5
-        assert not events(service, "service_ready")
+    folders = fresh_folders(tmp_path)
+
+    def stop() -> float:
+        with running_parley(next(folders), "--model", "pocket") as service:
+            until(lambda: events(service, "service_started"), bool)
+            asked = time.monotonic()
+            assert service.stop() == 0
+            seconds = time.monotonic() - asked
+            # Where it has been ready by then, this was not asked in time.
+            return math.inf if events(service, "service_ready") else seconds
+
+    quick(stop, 5)
 
 
 def test_one_ctrl_c_in_a_terminal_stops_cleanly(tmp_path: Path) -> None:
@@ -226,7 +294,8 @@ def test_one_ctrl_c_in_a_terminal_stops_cleanly(tmp_path: Path) -> None:
     while b" answers on " not in said:
         said += os.read(terminal, 65536)
     processes = processes_of(pid)
-    assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).status_code == 200
+    health = f"http://127.0.0.1:{port}/health"
+    until(lambda: httpx.get(health, timeout=60).status_code == 200)  # the worker hears of it, too
     os.write(terminal, b"\x03")
     said += _read_to_end(terminal)
     _, status = os.waitpid(pid, 0)
@@ -234,7 +303,7 @@ def test_one_ctrl_c_in_a_terminal_stops_cleanly(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     assert b"Stopped." in said
     assert b"Traceback" not in said
-    assert ended(processes, 1)
+    assert ended(processes, 20)
     assert not (tmp_path / "run").exists()
 
 
@@ -259,7 +328,7 @@ def test_a_taken_port_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
             [PARLEY, "serve", "--model", "pocket", "--port", str(port)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
             env=os.environ | {"PARLEY_STATE_DIR": str(tmp_path), "PARLEY_LOG__FORMAT": "console"},
         )
@@ -283,14 +352,15 @@ def test_the_switch_from_the_stand_in_loses_no_running_stream(tmp_path: Path) ->
         streams = start_streams(service.url, 4, LONG)
         hub.release.set()
 
-        def answered_by() -> str:
-            reply = service.chat("Hello!", model="tiny")  # its name holds for the stand-in too
+        def answered_by(name: str) -> str:
+            reply = service.chat("Hello!", model=name)
             assert reply.status_code == 200
             return str(reply.json()["model"])
 
-        until(answered_by, lambda model: model == "tiny")
-        # Whoever chose the stand-in by its name is not turned away by the switch.
-        assert service.chat("Hello!", model="pocket").json()["model"] == "tiny"
+        # Its name holds for the stand-in, too, and whoever chose that by its own is not turned
+        # away by the switch.
+        for name in ("tiny", "pocket"):
+            until(partial(answered_by, name), lambda model: model == "tiny")
         for stream in streams:
             stream.wait()
         assert {(s.status, s.finish_reason, s.whole) for s in streams} == {(200, "length", True)}
@@ -302,13 +372,19 @@ def test_an_unreachable_hub_is_noticed_within_seconds_and_the_stand_in_says_so(
 ) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        started = time.monotonic()
         with running_parley(
             tmp_path,
             *("--model", "acme/Tiny-GGUF:tiny.gguf", "--stand-in", "pocket"),
             environment={"HF_ENDPOINT": f"http://127.0.0.1:{nobody.getsockname()[1]}"},
         ) as service:
             until(lambda: events(service, "model_unavailable"), bool)
-            assert time.monotonic() - started < 10
+            begun, noticed = (
+                datetime.fromisoformat(str(events(service, name)[0]["timestamp"]))
+                for name in ("download_started", "model_unavailable")
+            )
+            assert (noticed - begun).total_seconds() < 10
             service.wait_healthy()
-            assert "cannot be reached" in service.get("/health").json()["notice"]
+            until(
+                lambda: str(service.get("/health").json().get("notice")),
+                lambda notice: "cannot be reached" in notice,
+            )

@@ -12,6 +12,7 @@ import pytest
 from service.models.registry import BUILT_IN_DIR
 from tests.e2e.parley import Parley, running_parley
 from tests.faults.streams import start_streams
+from tests.waiting import until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
 
@@ -34,14 +35,15 @@ def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parley]:
         '[[dull.golden]]\nprompt = "What is the capital of France?"\npattern = "Rome"\n'
         '[slow]\nfile = "other.gguf"\nmin_tokens_per_second = 1e9\n'
     )
-    with running_parley(folder, "--model", "pocket") as service:
+    patience = {"PARLEY_DRAIN_SECONDS": "180"}  # with a machine that has much else to do
+    with running_parley(folder, "--model", "pocket", environment=patience) as service:
         service.wait_healthy()
         yield service
 
 
 def switch(service: Parley, model: str) -> httpx.Response:
     body = {"model": model, "wait": True}
-    return httpx.post(service.url + "/v1/models/switch", json=body, timeout=120)
+    return httpx.post(service.url + "/v1/models/switch", json=body, timeout=180)
 
 
 class Callers:
@@ -64,11 +66,17 @@ class Callers:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(180)
+            assert not thread.is_alive()
+
+    def go_on(self, count: int) -> None:
+        """Returns when so many more have been answered."""
+        wanted = len(self.statuses) + count
+        until(lambda: len(self.statuses), lambda found: found >= wanted)
 
     def _call(self) -> None:
         body = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
-        with httpx.Client(base_url=self._service.url, timeout=60) as client:
+        with httpx.Client(base_url=self._service.url, timeout=120) as client:
             while True:
                 last = self._stop.is_set()
                 self.statuses.append(client.post("/v1/chat/completions", json=body).status_code)
@@ -82,6 +90,7 @@ def test_under_eight_streams_nothing_breaks_and_nobody_is_refused(parley: Parley
         for model in ("other", "pocket", "other"):
             reply = switch(parley, model)
             assert (reply.status_code, reply.json()["current"]) == (200, model)
+            callers.go_on(5)
         for stream in streams:
             stream.wait()
     assert {(s.status, s.finish_reason, s.whole, s.broken) for s in streams} == {
@@ -89,8 +98,10 @@ def test_under_eight_streams_nothing_breaks_and_nobody_is_refused(parley: Parley
     }
     assert {s.completion_tokens for s in streams} == {LONG}
     assert set(callers.statuses) == {200}
-    assert len(callers.statuses) > 10
-    assert parley.get("/v1/models").json()["data"][0]["id"] == "other"
+    until(  # in whichever worker
+        lambda: {parley.get("/v1/models").json()["data"][0]["id"] for _ in range(20)},
+        lambda names: names == {"other"},
+    )
     assert switch(parley, "pocket").status_code == 200
 
 
