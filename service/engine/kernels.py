@@ -43,12 +43,16 @@ class Kernels:
         if tuning.plain_from is not None and (switch := find_switch(self._context)) is not None:
             self._attention = Attention(self._context, switch, tuning.plain_from, buffer_bytes)
 
-    def prove(self, read: Callable[[], Row]) -> None:
-        """Choose between attentions only if both say the same; `read` reads something anew, and
-        returns the logits after it."""
+    @property
+    def chooses(self) -> bool:
+        """Whether there are two attentions."""
+        return self._attention is not None
+
+    def prove(self, fused: Row, read: Callable[[], Row]) -> None:
+        """Choose between attentions only if both say the same: `fused` are the logits after some
+        text, `read` reads it anew and returns those after it."""
         if self._attention is None:
             return
-        fused = read()
         self._attention.fuse(False)
         plain = read()
         self._attention.fuse(True)

@@ -218,20 +218,21 @@ class LlamaRunner:
     def warm_up(self) -> None:
         """Touch all weights and run the shapes of the first requests, so that they don't pay."""
         chunk = min(_WARM_UP_TOKENS, self.max_batch_tokens, self.slot_length - 1)
-        token_ids = self._ordinary_tokens(chunk)
+        text = PrefillPart(0, 0, self._ordinary_tokens(chunk), end=True)
 
         def read() -> Row:
-            self.trim(0, 0)
-            # Two calls, or the second reading would take over the graph of the first.
-            self._read([PrefillPart(0, 0, token_ids[:1])])
-            self._read([PrefillPart(0, 1, token_ids[1:], end=True)])
-            return self._row(0).copy()
+            self._read([text])
+            return self._row(0)
 
-        self.prefill([PrefillPart(0, 0, token_ids)])
-        self._kernels.prove(read)
-        self.decode([DecodeRow(0, chunk, token_ids[0])])
+        self.prefill([text])
+        fused = self._row(0).copy() if self._kernels.chooses else None
+        # Read again at once, the text would take over the graph of the first time.
+        self.decode([DecodeRow(0, chunk, text.token_ids[0])])
         self.trim(0, 0)
-        self.decode([DecodeRow(slot, 0, token_ids[0]) for slot in range(self.num_slots)])
+        if fused is not None:
+            self._kernels.prove(fused, read)
+            self.trim(0, 0)
+        self.decode([DecodeRow(slot, 0, text.token_ids[0]) for slot in range(self.num_slots)])
         for slot in range(self.num_slots):
             self.trim(slot, 0)
 

@@ -130,8 +130,8 @@ def test_guesses_are_rows_of_one_conversation(choosing: LlamaRunner) -> None:
 def test_an_attention_that_says_something_else_is_not_used(
     choosing: LlamaRunner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = iter([np.arange(9, dtype=np.float32), np.arange(9, 0, -1).astype(np.float32)])
-    choosing._kernels.prove(lambda: next(said))
+    rising, falling = np.arange(9, dtype=np.float32), np.arange(9, 0, -1).astype(np.float32)
+    choosing._kernels.prove(rising, lambda: falling)
     after(choosing, 24)
     assert fused(choosing)
     assert "plain_attention_unused" in capsys.readouterr().out
