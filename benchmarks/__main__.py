@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import bars
 from benchmarks.batched_bench import run_batched_bench
 from benchmarks.llama_cpp import LlamaCpp, provide_llama_cpp
-from benchmarks.load import Load, Measured
+from benchmarks.load import Load
 from benchmarks.peers import example_server, provide_peers, python_server
 from benchmarks.plot import draw
 from benchmarks.random_model import END_IDS, provide_model
@@ -90,12 +90,13 @@ def _measure(run: Run, tools: LlamaCpp, model: Path, ports: dict[str, int], roun
         put_under(_load(shape, port, streams=1, round_number=-1))  # warm
     for n in range(rounds):
         say(f"round {n + 1} of {rounds}")
-        for name, blas in ((PLAIN, False), (BLAS, True)):
-            rates = run_batched_bench(tools, model, DECODING, blas=blas)
-            run.limits.setdefault(name, []).extend(rates)
-        run.decoding += _loads(DECODING, ports[OURS], n)
-        for name, port in ports.items():
-            run.loads.setdefault(name, []).extend(_loads(shape, port, n))
+        for streams in shape.streams:  # what is compared is measured one after the other
+            for name, blas in ((BLAS, True), (PLAIN, False)):
+                limit = run_batched_bench(tools, model, replace(DECODING, streams=(streams,)), blas)
+                run.limits.setdefault(name, []).extend(limit)
+            run.decoding.append(put_under(_load(DECODING, ports[OURS], streams, n)))
+            for name, port in ports.items():
+                run.loads.setdefault(name, []).append(put_under(_load(shape, port, streams, n)))
 
 
 def _measure_peers(run: Run, model: Path, folder: Path, rounds: int) -> None:
@@ -105,13 +106,9 @@ def _measure_peers(run: Run, model: Path, folder: Path, rounds: int) -> None:
         say(name)
         with server(peers, model, run.shape, folder) as port:
             for n in range(rounds):
-                loads = _loads(run.shape, port, n, loses=True)
-                run.loads.setdefault(name, []).extend(loads)
-
-
-def _loads(shape: Shape, port: int, round_number: int, *, loses: bool = False) -> list[Measured]:
-    loads = (_load(shape, port, streams, round_number) for streams in shape.streams)
-    return [put_under(replace(load, loses=loses)) for load in loads]
+                for streams in run.shape.streams:
+                    load = replace(_load(run.shape, port, streams, n), loses=True)
+                    run.loads.setdefault(name, []).append(put_under(load))
 
 
 def _load(shape: Shape, port: int, streams: int, round_number: int) -> Load:

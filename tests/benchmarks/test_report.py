@@ -50,8 +50,12 @@ def a_run(tokens: int = 64) -> Run:
     return run
 
 
-def test_ratios_are_of_medians() -> None:
-    assert [a_run().decode_ratio(n) for n in (1, 4, 8)] == [0.95, 0.95, 0.95]
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    run = a_run()
+    run.decoding = [measured(n, n * r) for n in (1, 4, 8) for r in (11.0, 18.0, 45.0)]
+    found = run.findings()[:3]  # beside 10, 20 and 90
+    assert [finding.samples["by round"] for finding in found] == [[1.1, 0.9, 0.5]] * 3
+    assert [finding.value for finding in found] == [0.9] * 3
 
 
 def test_every_bar_is_judged_in_its_direction() -> None:
