@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from service.models.registry import BUILT_IN_DIR
-from tests.e2e.parley import Parley, create_token, running_parley
+from tests.e2e.parley import NUM_ASKED, Parley, create_token, running_parley
 from tests.supervisor.service import processes_of
+from tests.waiting import until
 
 pytestmark = [pytest.mark.model, pytest.mark.services]
 
@@ -35,8 +36,13 @@ def authorized(folder: Path, name: str, *scopes: str) -> dict[str, str]:
 
 
 def engines_of(parley: Parley, **options: dict[str, str]) -> list[tuple[str, str]]:
-    state = httpx.get(f"{parley.url}/v1/models/state", timeout=10, **options).json()  # type: ignore[arg-type]
+    state = httpx.get(f"{parley.url}/v1/models/state", timeout=60, **options).json()  # type: ignore[arg-type]
     return [(engine["model"], engine["state"]) for engine in state["engines"]]
+
+
+def first_model(parley: Parley, **options: dict[str, str]) -> str:
+    listed = httpx.get(f"{parley.url}/v1/models", timeout=60, **options)  # type: ignore[arg-type]
+    return str(listed.json()["data"][0]["id"])
 
 
 def wait_for(parley: Parley, state: str) -> None:
@@ -49,15 +55,16 @@ def wait_for(parley: Parley, state: str) -> None:
 
 def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Path) -> None:
     rest = {
-        "PARLEY_MODEL__UNLOAD_AFTER_SECONDS": "1.5",
+        "PARLEY_MODEL__UNLOAD_AFTER_SECONDS": "4",
         "PARLEY_API__KEEPALIVE_COMMENT_SECONDS": "0.2",
     }
     with running_parley(tmp_path, "--model", "pocket", environment=rest) as parley:
         parley.wait_healthy()
         name = parley.chat("What is the capital of France?").json()["model"]
         wait_for(parley, "asleep")
-        health = parley.get("/health")
-        assert (health.status_code, health.json()["asleep"]) == (200, True)
+        # Workers hear of it one after the other.
+        until(lambda: all(parley.get("/health").json().get("asleep") for _ in range(NUM_ASKED)))
+        assert parley.is_everywhere(200)
         assert "parley_engine_asleep 1.0" in parley.get("/metrics").text
         assert [m["id"] for m in parley.get("/v1/models").json()["data"]] == [name]
         body = {"message": "What is the capital of France?"}
@@ -66,7 +73,7 @@ def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Pat
         assert lines[0].startswith(": ")
         assert '"done":true' in lines[-1]
         assert any('"token"' in line for line in lines)
-        assert engines_of(parley) == [(name, "ready")]
+        until(lambda: engines_of(parley), lambda found: found == [(name, "ready")])
         wait_for(parley, "asleep")
         assert parley.chat("What is the capital of France?").status_code == 200
         assert parley.stop() == 0
@@ -115,20 +122,21 @@ def test_a_caller_chooses_for_itself_and_an_operator_for_everybody(tmp_path: Pat
         def switch(model: str, who: dict[str, str]) -> httpx.Response:
             body = {"model_name": model}
             address = f"{parley.url}/api/v1/chat/switch-model"
-            return httpx.post(address, json=body, headers=who, timeout=60)
+            return httpx.post(address, json=body, headers=who, timeout=120)
 
         assert switch("other", ann).json()["model_name"] == "other"
-        assert sorted(engines_of(parley, headers=ann)) == [("other", "ready"), ("pocket", "ready")]
+        both = [("other", "ready"), ("pocket", "ready")]
+        until(lambda: sorted(engines_of(parley, headers=ann)), lambda found: found == both)
         for who in (ann, boss):
             reply = httpx.post(
                 f"{parley.url}/chat", json={"message": "Say hello."}, headers=who, timeout=60
             )
             assert reply.status_code == 200
-        spent = httpx.get(f"{parley.url}/v1/me/usage", headers=ann, timeout=10).text
-        assert '"other"' in spent
+        # It is counted when its worker has seen its end, which is after its reader has.
+        usage = f"{parley.url}/v1/me/usage"
+        until(lambda: '"other"' in httpx.get(usage, headers=ann, timeout=60).text)
         assert switch("other", boss).status_code == 200
-        models = httpx.get(f"{parley.url}/v1/models", headers=ann, timeout=10).json()["data"]
-        assert models[0]["id"] == "other"
+        until(lambda: first_model(parley, headers=ann), lambda model: model == "other")
 
 
 def test_a_switch_outlasts_a_restart_until_the_settings_name_another(tmp_path: Path) -> None:
@@ -140,8 +148,9 @@ def test_a_switch_outlasts_a_restart_until_the_settings_name_another(tmp_path: P
             parley.wait_healthy()
             if arguments == ("--model", "pocket") and not choice.exists():
                 body = {"model": "other", "wait": True}
-                httpx.post(f"{parley.url}/v1/models/switch", json=body, timeout=60)
-            return str(parley.get("/v1/models").json()["data"][0]["id"])
+                httpx.post(f"{parley.url}/v1/models/switch", json=body, timeout=120)
+                until(lambda: first_model(parley), lambda model: model == "other")
+            return first_model(parley)
 
     choice = tmp_path / "state" / "model-choice.json"
     assert served("--model", "pocket") == "other"
