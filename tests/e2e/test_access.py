@@ -49,7 +49,7 @@ def token(folder: Path, *arguments: str) -> str:
 def statuses(parley: Parley, secret: str) -> set[int]:
     headers = {"Authorization": f"Bearer {secret}"}
     return {
-        httpx.get(f"{parley.url}/v1/models", headers=headers, timeout=10).status_code
+        httpx.get(f"{parley.url}/v1/models", headers=headers, timeout=60).status_code
         for _ in range(NUM_TRIES)
     }
 

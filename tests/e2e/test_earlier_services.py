@@ -17,6 +17,7 @@ import pytest
 
 import service.models
 from tests.e2e.parley import Parley, running_parley
+from tests.waiting import until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
 
@@ -51,7 +52,7 @@ def shell(parley: Parley, command: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -73,11 +74,11 @@ def test_the_chatbot_api_answers_user_input(parley: Parley) -> None:
   -d '{"user_input": "Explain quantization in plain English."}'""",
     )
     assert list(told) == ["reply"]
-    asked = httpx.post(f"{parley.url}/chat", json={"user_input": "What is token sampling?"})
+    asked = parley.client.post(f"{parley.url}/chat", json={"user_input": "What is token sampling?"})
     assert asked.json()["reply"]
     status = reply(parley, "curl http://localhost:8000/")
     assert (status["status"], status["message"]) == ("ok", "Chatbot API is running.")
-    assert httpx.post(f"{parley.url}/chat", json={}).status_code == 422
+    assert httpx.post(f"{parley.url}/chat", json={}, timeout=60).status_code == 422
 
 
 # --- the local chatbot web app --------------------------------------------------------------
@@ -85,7 +86,7 @@ def test_the_chatbot_api_answers_user_input(parley: Parley) -> None:
 
 def test_the_web_app_streams_raw_tokens_up_to_its_end_mark(parley: Parley) -> None:
     """What its page does with the bytes; the page itself is run in tests/browser."""
-    page = httpx.get(f"{parley.url}/", headers={"Accept": "text/html"})
+    page = httpx.get(f"{parley.url}/", headers={"Accept": "text/html"}, timeout=60)
     assert page.headers["content-type"].startswith("text/html")
     streamed = httpx.post(f"{parley.url}/chat/stream", json={"user_input": "Hello!"}, timeout=60)
     assert streamed.headers["content-type"].startswith("text/event-stream")
@@ -137,10 +138,12 @@ def test_the_chat_api_answers_and_keeps_sessions(parley: Parley) -> None:
   -d '{"session_id": "SESSION"}'""".replace("SESSION", first["session_id"]),
     )
     assert cleared == {"status": "cleared", "session_id": first["session_id"]}
-    unknown = httpx.post(f"{parley.url}/chat/clear", json={"session_id": first["session_id"]})
+    unknown = parley.client.post(
+        f"{parley.url}/chat/clear", json={"session_id": first["session_id"]}
+    )
     assert unknown.status_code == 404
     assert unknown.json()["detail"] == "Session not found"
-    empty = httpx.post(f"{parley.url}/chat", json={"message": " "})
+    empty = parley.client.post(f"{parley.url}/chat", json={"message": " "})
     assert (empty.status_code, empty.json()["detail"]) == (400, "Message cannot be empty")
 
 
@@ -305,8 +308,8 @@ def check_switching(parley: Parley) -> None:
   -d '{"model_name": "pocket"}'""",
     )
     assert switched["model_name"] == "pocket"
-    models = reply(parley, "curl http://localhost:8000/api/v1/chat/models")
-    assert models["current_model"] == "pocket"
+    asked = "curl http://localhost:8000/api/v1/chat/models"  # of whichever worker
+    models = until(lambda: reply(parley, asked), lambda told: told["current_model"] == "pocket")
     known = {model["name"] for model in models["models"]}
     assert {"gpt2", "gpt2-medium", "distilgpt2", "llama3-1b", "llama3-3b"} <= known
 

@@ -53,7 +53,7 @@ def parley(folder: Path, secret: str) -> Iterator[Parley]:
     assert secret
     arguments = ("--model", "pocket", "--workers", "2", "--host", "0.0.0.0")  # noqa: S104
     with running_parley(folder, *arguments, environment=SMALL) as service:
-        service.wait_healthy(90)
+        service.wait_healthy()
         yield service
 
 
@@ -70,12 +70,12 @@ def document(parley: Parley, folder: Path, secret: str) -> Path:
 def fuzz(parley: Parley, document: Path, seconds: int, *arguments: str) -> Fuzzed:
     """Ask for every operation within `seconds`. Answers are those that the service has logged,
     so what the fuzzer does not report is seen as well."""
-    size = parley.log.stat().st_size
+    num_lines = len(parley.lines())
     done = subprocess.run(
         [
             *(SCHEMATHESIS, "run", document, "--url", parley.url, "--no-color"),
             *("--checks", "not_a_server_error", "--max-time", str(seconds), "--warnings", "off"),
-            *("--request-timeout", "30", "--continue-on-failure"),
+            *("--request-timeout", "60", "--continue-on-failure"),
             *("--suppress-health-check", "all", *arguments),
         ],
         cwd=document.parent,
@@ -85,7 +85,7 @@ def fuzz(parley: Parley, document: Path, seconds: int, *arguments: str) -> Fuzze
         timeout=2 * seconds + 120,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    logged = parley.log.read_bytes()[size:].decode(errors="replace").splitlines()
+    logged = parley.lines()[num_lines:]
     lines = [json.loads(line) for line in logged if '"request_finished"' in line]
     bugs = [line for line in logged if '"request_failed"' in line]
     return Fuzzed(
@@ -109,6 +109,11 @@ def check_with_a_token(
     assert fuzzed.found == ""
     assert [answer for answer in fuzzed.answers if answer[1] >= 500] == []
     reached = {route for route, _ in fuzzed.answers}
+    if not reached and seconds < 60:  # a slow machine asks nothing in so short a time
+        check_with_a_token(
+            parley, document, secret, *run, seconds=2 * seconds, is_all_reached=is_all_reached
+        )
+        return
     assert reached
     assert not is_all_reached or templates(document) - reached == set()
 
@@ -121,6 +126,9 @@ def check_without_one(parley: Parley, document: Path, *run: str, seconds: int) -
     let_in = [each for each in fuzzed.answers if each[0] in closed and each[1] < 400]
     assert let_in == []
     refused = [status for _, status in fuzzed.answers if status == 401]
+    if not refused and seconds < 60:  # a slow machine asks for little in so short a time
+        check_without_one(parley, document, *run, seconds=2 * seconds)
+        return
     assert refused
 
 

@@ -60,7 +60,7 @@ def started(folder: Path, command: list[str], port: int, **said: str) -> Iterato
         )
         running = Parley(process, f"http://127.0.0.1:{port}", log)
         try:
-            running.wait_healthy(60)
+            running.wait_healthy()
             yield running
         finally:
             running.stop()
@@ -99,7 +99,7 @@ def test_the_web_app_has_its_shorter_context(folder: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "web_chatbot:app", "--port", str(port)]
     with started(folder, command, port, N_CTX="1024") as parley:
-        page = httpx.get(parley.url, headers={"Accept": "text/html"})
+        page = httpx.get(parley.url, headers={"Accept": "text/html"}, timeout=60)
         assert page.headers["content-type"].startswith("text/html")
         (model,) = parley.get("/v1/models").json()["data"]
         assert model["context_length"] == 1024  # what was said wins over what was assumed

@@ -46,7 +46,7 @@ def wait_for_models(service: Parley, *names: str) -> None:
 
 
 def embed(service: Parley, inputs: list[str]) -> httpx.Response:
-    return httpx.post(f"{service.url}/v1/embeddings", json={"input": inputs}, timeout=60)
+    return httpx.post(f"{service.url}/v1/embeddings", json={"input": inputs}, timeout=180)
 
 
 def engine_of(service: Parley, mode: str) -> int:
@@ -72,7 +72,9 @@ def test_texts_become_the_models_vectors_and_documents_are_put_in_order(parley: 
 
     documents = ["zebra", "the cat sat", "a mat"]
     reply = httpx.post(
-        f"{parley.url}/v1/rerank", json={"query": "what is a cat", "documents": documents}
+        f"{parley.url}/v1/rerank",
+        json={"query": "what is a cat", "documents": documents},
+        timeout=60,
     ).json()
     scores = {r["index"]: r["relevance_score"] for r in reply["results"]}
     expected_scores = [RANKER.score("what is a cat", document) for document in documents]
