@@ -11,6 +11,7 @@ import pytest
 from service.store.items import HELD_SECONDS
 from tests.e2e.parley import Parley, running_parley
 from tests.e2e.test_accounts import kill_workers
+from tests.faults.streams import MANY_TEXTS
 from tests.waiting import until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
@@ -34,7 +35,7 @@ def test_a_killed_worker_holds_a_conversation_up_for_some_seconds(tmp_path: Path
     with running_parley(tmp_path, "--model", "pocket", "--workers", "2") as service:
         service.wait_healthy()
         made = service.client.post(f"{service.url}/v1/conversations", json={}).json()["id"]
-        body, address = asked(made, stream=True), f"{service.url}/v1/responses"
+        body, address = asked(made, stream=True, text=MANY_TEXTS), f"{service.url}/v1/responses"
         with httpx.stream("POST", address, json=body, timeout=60) as reply:
             lines = iter(reply.iter_lines())
             next(line for line in lines if "output_text.delta" in line)
