@@ -21,7 +21,8 @@ from service.engine.sampling.candidates import (
     near,
     weights_of,
 )
-from service.engine.sampling.draw import COLDEST, cumulated, first_beyond, from_row, from_weights
+from service.engine.sampling.draw import COLDEST, first_beyond, from_row, from_weights
+from service.engine.sampling.nucleus import nucleus, thinned
 
 # More candidates than this are looked at as arrays.
 MANY = 512
@@ -73,12 +74,21 @@ class UsualChoice:
         best = best_of(logits)
         row = weights_of(logits, best)
         total = mass_of(row)
-        ids, weights = _ranked(logits, at_least_top(logits, _NUCLEUS), _NUCLEUS)
-        count = self._count(weights, total)
-        if count < len(weights):
-            return self._of_few(ids, weights[:count], draw)
-        ids = _nucleus(row, self._top_p, total)
-        return self._of_many(logits, best, ids[row[ids] >= self._min_p], draw)
+        # None weighs more than 1, so that where more is asked for so few can't hold it.
+        if self._top_p * total <= _NUCLEUS or self._min_p > 0.0:
+            ids, weights = _ranked(logits, at_least_top(logits, _NUCLEUS), _NUCLEUS)
+            count = self._count(weights, total)
+            if count < len(weights):
+                return self._of_few(ids, weights[:count], draw)
+        kept = nucleus(row, self._top_p, total)
+        if kept is not None:
+            return self._of_many(logits, best, kept[row[kept] >= self._min_p], draw)
+        left = thinned(row, self._top_p, total)
+        if self._min_p > 0.0:
+            left *= row >= self._min_p
+        if self._temperature != 1.0:
+            left = weights_of(logits, best, self._temperature) * (left > 0)
+        return from_weights(left, draw)
 
     def _count(self, weights: list[float], total: float) -> int:
         """How many of the weights, the greatest first, are kept; of all tokens' `total`."""
@@ -109,19 +119,3 @@ def _ranked(logits: Row, ids: Ids, count: int) -> tuple[Ids, list[float]]:
     order = (-values).argsort(kind="stable")[:count]
     ranked = values[order]
     return ids[order], np.exp(ranked - ranked[0]).tolist()
-
-
-def _nucleus(weights: Row, share: float, total: float) -> Ids:
-    """The fewest tokens that hold `share` of the `total`, by id; of equal ones the first."""
-    # What all that are lighter hold together is beyond the share.
-    least = np.float32((1.0 - share) * total / weights.size)
-    ranked = np.sort(weights[weights >= least])[::-1]
-    count = int(cumulated(ranked).searchsorted(share * total)) + 1
-    if count > ranked.size:
-        return weights.nonzero()[0]
-    ids: Ids = (weights >= ranked[count - 1]).nonzero()[0]
-    too_many = ids.size - count
-    if not too_many:
-        return ids
-    last = (weights[ids] == ranked[count - 1]).nonzero()[0][-too_many:]
-    return np.delete(ids, last)
