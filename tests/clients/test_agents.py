@@ -16,6 +16,7 @@ import pytest
 from tests.clients.agents import CLAUDE_CODE, CODEX, install_npm, write_long_pocket
 from tests.clients.test_clients import requests_of
 from tests.e2e.parley import Parley, running_parley
+from tests.waiting import until
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 _SECONDS = 400
@@ -74,7 +75,7 @@ def test_codex(parley: Parley, tmp_path: Path) -> None:
     before = len(requests_of(parley))
     exec_once = ("exec", "--skip-git-repo-check", "Say hello.")
     told = run(tmp_path, "node", program, *exec_once, PARLEY_KEY="none")
-    assert answered(parley, "/v1/responses", before), told
+    until(lambda: answered(parley, "/v1/responses", before))
     assert "is not supported" not in told
 
 
@@ -93,5 +94,5 @@ def test_claude_code(parley: Parley, tmp_path: Path) -> None:
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
         DISABLE_AUTOUPDATER="1",
     )
-    assert answered(parley, "/v1/messages", before), told
+    until(lambda: answered(parley, "/v1/messages", before))
     assert "API Error: 4" not in told, told  # that Pocket finds no end is said in other words

@@ -10,6 +10,7 @@ import pytest
 
 from tests.clients.tools import Tools
 from tests.e2e.parley import Parley
+from tests.waiting import until
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 QUESTION = "What is the capital of France?"
@@ -95,9 +96,8 @@ def say(tools: Tools, program: str, parley: Parley) -> dict[str, Any]:
 
 
 def requests_of(parley: Parley) -> list[str]:
-    """The log's lines about finished HTTP requests."""
-    lines = parley.log.read_text().splitlines()
-    return [line for line in lines if "request_finished" in line and '"method"' in line]
+    """The log's lines about finished HTTP requests, which may come after the answers."""
+    return [line for line in parley.lines() if "request_finished" in line and '"method"' in line]
 
 
 def test_litellm(parley: Parley, libraries: Tools) -> None:
@@ -167,6 +167,5 @@ def test_aider(parley: Parley, aider: Tools, model: str, variables: dict[str, st
         **{name: value.format(url=parley.url) for name, value in variables.items()},
     )
     assert "Added hello.py to the chat" in printed, printed
-    requests = requests_of(parley)[before:]
-    assert requests
+    requests = until(lambda: requests_of(parley)[before:])
     assert all('"status": 200' in line for line in requests), requests

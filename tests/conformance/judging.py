@@ -46,7 +46,7 @@ def judged_parley(
     arguments = ("--model", "pocket", "--workers", "2")
     environment = {"PARLEY_EMBED__MODEL": str(encoder)}
     with running_parley(folder, *arguments, environment=environment) as parley:
-        parley.wait_healthy(240)
+        parley.wait_healthy()
         subject = Subject(parley.url, token, "pocket", "encoder")
         try:
             _wait_for_embedder(subject, parley)

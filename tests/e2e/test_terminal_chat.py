@@ -35,7 +35,7 @@ def terminal(parley: Parley, tmp_path: Path) -> Iterator[Terminal]:
         cwd=tmp_path,
         encoding="utf-8",
         dimensions=(40, 100),
-        timeout=30,
+        timeout=60,
     )
     yield child
     child.close(force=True)

@@ -89,7 +89,7 @@ async def test_openai_reads_an_answer_as_a_type(run: Run, engine: FakeEngine) ->
 @pytest.mark.parametrize("script", ["openai.cjs", "anthropic.cjs"])
 async def test_an_aborted_stream_is_cancelled(run: Run, engine: FakeEngine, script: str) -> None:
     engine.paced = True
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         running = asyncio.create_task(run(script, "abort"))
         await engine.until(lambda: engine.running)
         await engine.write(1)

@@ -14,6 +14,7 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 from tests.e2e.parley import Parley, running_parley
+from tests.faults.streams import MANY_TEXTS
 from tests.sdk.published import Published
 
 pytestmark = [pytest.mark.sdk, pytest.mark.model]
@@ -139,6 +140,11 @@ LONG: dict[str, Any] = {
     "input": "Tell me a story about a dog.",
     "temperature": 0,
 }
+ENDLESS: dict[str, Any] = {
+    **LONG,
+    "max_output_tokens": 1900,
+    "text": MANY_TEXTS,
+}
 
 
 def strangers(parley: Parley, number: int) -> Iterator[OpenAI]:
@@ -190,7 +196,7 @@ def test_a_stream_that_was_left_is_gone_on_with_wherever_it_lands(
 
 def test_an_answer_is_cancelled_from_any_worker(client: OpenAI, parley: Parley) -> None:
     for other in strangers(parley, 4):
-        begun = client.responses.create(**LONG, background=True, max_output_tokens=1500)
+        begun = client.responses.create(**ENDLESS, background=True)
         assert other.responses.cancel(begun.id).status == "cancelled"
         assert client.responses.retrieve(begun.id).status == "cancelled"
         *_, last = client.responses.retrieve(begun.id, stream=True)
@@ -267,15 +273,15 @@ def num_tokens(parley: Parley, text: str) -> int:
 def test_what_is_kept_outlives_the_service_and_what_was_begun_fails(tmp_path: Path) -> None:
     arguments = ("--model", "pocket", "--workers", "2")
     with running_parley(tmp_path, *arguments) as parley:
-        parley.wait_healthy(240)
+        parley.wait_healthy()
         client = OpenAI(base_url=f"{parley.url}/v1", api_key="none", max_retries=0)
         first = client.responses.create(model="pocket", input="My name is Alice.", temperature=0)
-        begun = client.responses.create(**LONG, background=True, max_output_tokens=1900)
+        begun = client.responses.create(**ENDLESS, background=True)
         client.close()
         parley.process.kill()
         parley.process.wait()
     with running_parley(tmp_path, *arguments) as parley:
-        parley.wait_healthy(240)
+        parley.wait_healthy()
         for client in strangers(parley, 1):
             second = client.responses.create(
                 model="pocket",

@@ -164,5 +164,5 @@ def test_anthropics_client_parses_its_own_kind(parley: Parley) -> None:
 
 def test_what_is_held_to_a_grammar_is_counted(parley: Parley) -> None:
     parley.chat("Which?", guided_choice=["left", "right"])
-    metrics = httpx.get(f"{parley.url}/metrics", timeout=10).text
+    metrics = httpx.get(f"{parley.url}/metrics", timeout=60).text
     assert 'parley_constrained_requests_total{kind="choice"}' in metrics
