@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvicorn
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from service.api.app import create_app
 from service.settings import Settings
@@ -36,6 +36,10 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+# What has to come comes; how soon is a matter of what else the machine has to do.
+_SECONDS = 60
+expect.set_options(timeout=1000 * _SECONDS)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -107,6 +111,8 @@ class Visitor:
     complaints: list[str]
 
     async def ask(self, text: str) -> None:
+        """As soon as nothing is being answered: before, Enter sends nothing."""
+        await expect(self.page.get_by_role("button", name="Send")).to_be_visible()
         await self.page.get_by_label("Message", exact=True).fill(text)
         await self.page.keyboard.press("Enter")
 
@@ -122,7 +128,7 @@ class Visitor:
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(chromium: Browser) -> AsyncIterator[BrowserContext]:
     async with await chromium.new_context() as made:
-        made.set_default_timeout(10_000)
+        made.set_default_timeout(1000 * _SECONDS)
         yield made
 
 

@@ -115,9 +115,10 @@ async def test_the_chat_is_still_there_after_a_reload(visitor: Visitor, engine: 
 async def test_a_refusal_with_a_time_is_tried_again_and_said(
     visitor: Visitor, engine: FakeEngine
 ) -> None:
-    engine.refuses(EngineUnavailable("The model is loading.", retry_after_seconds=2))
+    engine.refuses(EngineUnavailable("The model is loading.", retry_after_seconds=3))
     await visitor.ask("Hello")
-    await expect(visitor.page.locator(".waiting")).to_contain_text("Trying again in 2 s")
+    counting_down = re.compile("Trying again in [123] s")
+    await expect(visitor.page.locator(".waiting")).to_contain_text(counting_down)
     await expect(visitor.prose).to_have_text("Hello there, friend.")
     assert len(engine.jobs) == 1
 
@@ -221,6 +222,13 @@ async def test_screen_readers_hear_the_answer_once_and_not_each_token(
     assert await visitor.page.locator("#messages [aria-live]").count() == 0
 
 
+HEAR_END_OF_SCROLLING = """(scroller) => {
+    window.scrolled = new Promise((done) => {
+        scroller.addEventListener("scrollend", () => done(true));
+    });
+}"""
+
+
 async def test_reading_further_up_is_not_disturbed_by_new_text(
     visitor: Visitor, engine: FakeEngine
 ) -> None:
@@ -228,13 +236,15 @@ async def test_reading_further_up_is_not_disturbed_by_new_text(
     await visitor.ask("Write a lot")
     await expect(visitor.answers).to_have_attribute("aria-busy", "false")
     scroller = visitor.page.locator("#scroller")
-    assert await scroller.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") < 60
+    await expect(visitor.prose.locator("p").last).to_be_in_viewport()
     engine.paced = True
     engine.answers("\n\n".join(f"More {n}." for n in range(60)))
     await visitor.ask("Go on")
     await engine.until(lambda: engine.running)
     await scroller.hover()
+    await scroller.evaluate(HEAR_END_OF_SCROLLING)
     await visitor.page.mouse.wheel(0, -600)
+    assert await visitor.page.evaluate("window.scrolled")
     await expect(visitor.page.get_by_role("button", name="Go to the end")).to_be_visible()
     top = await scroller.evaluate("e => e.scrollTop")
     await engine.write(120)

@@ -21,6 +21,7 @@ async def told(visitor: Visitor, engine: FakeEngine, *pairs: tuple[str, str]) ->
         engine.answers(answer)
         await visitor.ask(asked)
         await expect(visitor.prose).to_have_text(answer)
+        await expect(visitor.answers.last).to_have_attribute("aria-busy", "false")
         await visitor.page.get_by_role("button", name="New chat").click()
 
 

@@ -32,11 +32,11 @@ async def test_a_person_asks_follows_up_and_starts_anew(
     page = visitor.page
     await expect(page.locator("#status")).to_have_text("pocket")
     await visitor.ask("What is the capital of France?")
-    await expect(visitor.prose).to_contain_text("Paris", timeout=30_000)
+    await expect(visitor.prose).to_contain_text("Paris")
     facts = page.locator(".facts")
     await expect(facts).to_have_text(re.compile(r"^\d+ tokens · [\d.]+ tokens/s$"))
     await visitor.ask("And of Japan?")
-    await expect(facts).to_have_count(2, timeout=30_000)
+    await expect(facts).to_have_count(2)
     await page.get_by_role("button", name="New chat").click()
     await expect(visitor.answers).to_have_count(0)
     assert visitor.complaints == []

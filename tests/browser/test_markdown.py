@@ -220,13 +220,24 @@ async def test_nothing_that_a_model_writes_can_act(visitor: Visitor, engine: Fak
     assert all(url.endswith(("/chat/stream", "/health")) for url in asked)
 
 
+# It is said for a moment, in which nobody may happen to look.
+HEAR_COPIED = """() => {
+    const button = document.querySelector(".code .copy");
+    window.copied = new Promise((done) => {
+        const look = () => { if (button.textContent === "Copied") done(true); };
+        new MutationObserver(look).observe(button, { subtree: true, childList: true });
+    });
+}"""
+
+
 async def test_code_is_copied_as_it_is(visitor: Visitor, engine: FakeEngine) -> None:
     await visitor.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     engine.answers('```python\nif a < b:\n    print("&amp;")\n```')
     await visitor.ask("Show me code")
     await expect(visitor.answers).to_have_attribute("aria-busy", "false")
     await expect(visitor.page.locator(".code figcaption span").first).to_have_text("python")
+    await visitor.page.evaluate(HEAR_COPIED)
     await visitor.page.get_by_role("button", name="Copy code").click()
-    await expect(visitor.page.locator(".code .copy")).to_have_text("Copied")
+    assert await visitor.page.evaluate("window.copied")
     copied = await visitor.page.evaluate("navigator.clipboard.readText()")
     assert copied == 'if a < b:\n    print("&amp;")'
