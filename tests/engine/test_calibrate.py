@@ -99,7 +99,8 @@ def test_it_is_measured_once_and_remembered(large: Path, tmp_path: Path) -> None
     assert verdict["again_seconds"] < 0.1
     assert verdict["in_use"] == (verdict["tuning"]["blas_from"] is not None)
     questions = {line["question"] for line in verdict["table"]}
-    assert {"writing", "reading", "reading much", "a turn after 64 and after 1024 tokens"} <= questions
+    turns = "a turn after 64 and after 1024 tokens"
+    assert {"writing", "reading", "reading much", turns} <= questions
     for question in questions:
         chosen = [line for line in verdict["table"] if line["question"] == question]
         assert sum(line["chosen"] for line in chosen) <= 1
