@@ -82,7 +82,9 @@ def test_a_model_leaves_memory_and_the_next_request_brings_it_back(tmp_path: Pat
 def test_a_worker_that_begins_while_the_model_sleeps_knows_it_and_wakes_it(tmp_path: Path) -> None:
     rest = {"PARLEY_MODEL__UNLOAD_AFTER_SECONDS": "1.5", "PARLEY_API__WORKERS": "1"}
     with running_parley(tmp_path, "--model", "pocket", environment=rest) as parley:
+        # A slow worker finds the model asleep that nobody has met yet.
         parley.wait_healthy()
+        assert named(parley).status_code == 200
         for ask in (named, unnamed):
             wait_for(parley, "asleep")
             (master,) = [pid for pid in processes_of(parley.process.pid) if processes_of(pid)]
