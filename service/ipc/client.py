@@ -30,6 +30,8 @@ RESUBMIT_SECONDS = 60.0
 SWITCH_SECONDS, MAX_WAITING = 60.0, 256
 # Of requests that bring back a model which has left memory: a large one takes minutes to load.
 WAKE_SECONDS = 900.0
+# Of requests that come between the supervisor's word that an engine is there and the way to it.
+REACH_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 log = get_logger(__name__)
@@ -111,8 +113,9 @@ class Engines(Protocol):
 
     async def bridged(self) -> None:
         """Returns at once, unless there is no engine for chats because a switch had no memory for
-        two models, or because nobody had asked for long: then when there is one, which the
-        supervisor is asked for, or when it is not worth waiting for it any longer."""
+        two models, or because nobody had asked for long, or because it has just come: then when
+        there is one, which the supervisor is asked for, or when it is not worth waiting for it any
+        longer."""
         ...
 
     async def settled(self, seconds: float = 2.0) -> None:
@@ -186,6 +189,8 @@ class ConnectedEngines:
         return await send_command(self._status_socket, command)
 
     async def bridged(self) -> None:
+        if self._heard.current is not None and self._connected(Mode.CHAT) is None:
+            await self.settled(REACH_SECONDS)
         if self._num_waiting >= MAX_WAITING:
             return
         self._num_waiting += 1

@@ -426,6 +426,24 @@ async def test_a_worker_that_starts_before_the_supervisor_listens_finds_it_later
         await engines.aclose()
 
 
+async def test_a_request_waits_for_the_way_to_an_engine_that_is_there(
+    supervisor: SupervisorPeer, tmp_path: Path
+) -> None:
+    late = EnginePeer(tmp_path / "engine-1.sock")
+    supervisor.announce(serving(late.status(1)))
+    engines = connect_engines(supervisor.socket)
+    await engines.settled(0)
+    while not engines.status.engines:
+        await engines.news()
+    waiting = asyncio.create_task(engines.bridged())
+    with pytest.raises(EngineUnavailable):
+        engines.current()
+    async with late:
+        await waiting
+        assert engines.current().model == FAKE_MODEL
+        await engines.aclose()
+
+
 async def test_an_engine_of_another_version_is_not_used(
     supervisor: SupervisorPeer, engine: EnginePeer
 ) -> None:
