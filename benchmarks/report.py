@@ -183,7 +183,8 @@ def save(run: Run) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(_rounded(asdict(run)), indent=1) + "\n")
     told = about | {"tokens that Parley lost": str(run.lost_tokens(OURS))}
-    _tell(_RUN, told, f"{to_table(run)}\n\n{to_bars(run.findings())}")
+    figure = f"![tokens/s and first tokens, by streams](results/{path.stem}.svg)"
+    _tell(_RUN, told, f"{to_table(run)}\n\n{to_bars(run.findings())}\n\n{figure}")
     return path
 
 
