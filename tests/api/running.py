@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -17,6 +14,7 @@ from service.api.app import create_app
 from service.api.connection import Connection
 from service.settings import ApiSettings, AuthSettings, EmbedSettings, RerankSettings, Settings
 from tests.fakes.engine import FakeEngine
+from tests.serving import served
 
 
 @asynccontextmanager
@@ -52,35 +50,8 @@ async def connected_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the test's signals alone, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listens.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp, connection: type[Connection] = Connection) -> AsyncIterator[str]:
+def listening(
+    app: ASGIApp, connection: type[Connection] = Connection
+) -> AbstractAsyncContextManager[str]:
     """`app` on a real port, in this event loop; yields its URL. Its lifespan must be running."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            app, http=connection, lifespan="off", log_config=None, timeout_graceful_shutdown=2
-        )
-        server = _Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        host, port = listener.getsockname()
-        await server.listens.wait()
-        try:
-            yield f"http://{host}:{port}"
-        finally:
-            server.should_exit = True
-            await serving
+    return served(app, http=connection, lifespan="off", timeout_graceful_shutdown=2)

@@ -6,9 +6,7 @@ at the page, without sleeping.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,13 +15,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import uvicorn
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from service.api.app import create_app
 from service.settings import Settings
 from service.store.database import open_store
 from tests.fakes.engine import FakeEngine
+from tests.serving import served
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The page is all that may be loaded: no updates, no components, no other protocols.
@@ -70,37 +68,10 @@ async def address(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[str]:
 async def application(engine: FakeEngine, folder: Path) -> AsyncIterator[str]:
     settings = Settings(state_dir=folder)
     store = await open_store(settings)
-    async with served(create_app(settings, engine, store)) as url:
+    app = create_app(settings, engine, store)
+    async with served(app, timeout_graceful_shutdown=1) as url:
         yield url
     await store.aclose()
-
-
-class _Server(uvicorn.Server):
-    """A server that says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application on a free port for as long as the block lasts."""
-    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        listening = asyncio.create_task(server.listening.wait())
-        await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            listening.cancel()
-            server.should_exit = True
-            await running
 
 
 @dataclass

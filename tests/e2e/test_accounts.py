@@ -18,8 +18,8 @@ from service.settings import Settings
 from service.store.database import open_database
 from service.store.spending import LEASE_SECONDS, SqlSpending
 from tests.e2e.parley import Parley, chat_body, create_token, running_parley
+from tests.e2e.processes import workers_of
 from tests.faults.streams import ENDS
-from tests.faults.test_store_kills import workers_of
 from tests.supervisor.service import processes_of
 from tests.waiting import until
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import secrets
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.parley import Parley, create_token, running_parley
+from tests.e2e.processes import engine_of
 from tests.waiting import until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
@@ -136,8 +135,7 @@ def be_refused(client: httpx.Client, canaries: Canaries) -> None:
 
 def crash_while_answering(parley: Parley, client: httpx.Client, canaries: Canaries) -> None:
     """Abort the engine, which holds the prompt, in the middle of an answer."""
-    pids = re.findall(r'"pid": (\d+), .*?"engine_started"', parley.log.read_text())
-    pid = int(pids[-1]) if pids else engine_pid(parley)
+    pid = engine_of(parley)
     said = {"messages": [{"role": "user", "content": canaries.prompt}], "stream": True}
     with client.stream("POST", "/v1/chat/completions", json=said) as reply:
         lines = reply.iter_lines()
@@ -146,20 +144,6 @@ def crash_while_answering(parley: Parley, client: httpx.Client, canaries: Canari
         canaries.told += [line for line in lines if '"error"' in line]
     until(lambda: '"engine_crashed"' in parley.log.read_text())
     parley.wait_healthy()
-
-
-def engine_pid(parley: Parley) -> int:
-    """The engine among the supervisor's children."""
-    listed = subprocess.run(
-        ["ps", "--ppid", str(parley.process.pid), "-o", "pid=,args="],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (pid,) = [
-        int(line.split()[0]) for line in listed.stdout.splitlines() if "service.engine" in line
-    ]
-    return pid
 
 
 @pytest.fixture(scope="module")

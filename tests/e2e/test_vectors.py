@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from tests.e2e.parley import Parley, running_parley
+from tests.e2e.processes import engine_of
 from tests.engine.encoder_file import RandomEncoder
 from tests.waiting import until
 
@@ -47,19 +48,6 @@ def wait_for_models(service: Parley, *names: str) -> None:
 
 def embed(service: Parley, inputs: list[str]) -> httpx.Response:
     return httpx.post(f"{service.url}/v1/embeddings", json={"input": inputs}, timeout=180)
-
-
-def engine_of(service: Parley, mode: str) -> int:
-    """The process id of the engine that runs to `mode`."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue  # it has just ended
-        if parent == service.process.pid and b"--mode" in command and mode.encode() in command:
-            return int(entry.name)
-    raise AssertionError(f"no engine runs to {mode}")
 
 
 def test_texts_become_the_models_vectors_and_documents_are_put_in_order(parley: Parley) -> None:

@@ -14,25 +14,12 @@ import httpx
 import pytest
 
 from tests.e2e.parley import Parley, running_parley
+from tests.e2e.processes import engine_of
 from tests.waiting import until
 
 pytestmark = [pytest.mark.services, pytest.mark.model]
 
 ASKED = {"message": "Tell me a story.", "session_id": "tale", "temperature": 0, "background": True}
-
-
-def engine_of(parley: Parley) -> int:
-    """The pid of the engine."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            if parent == parley.process.pid and b"service.engine\0" in line:
-                return int(entry.name)
-    raise AssertionError("no engine")
 
 
 @contextmanager

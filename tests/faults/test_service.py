@@ -24,6 +24,7 @@ import pytest
 
 from service.models.registry import BUILT_IN_DIR
 from tests.e2e.parley import PARLEY, Parley, running_parley
+from tests.e2e.processes import engine_of
 from tests.faults.streams import Stream, start_streams
 from tests.models.hub import LoopbackHub, serving
 from tests.ports import free_port
@@ -62,20 +63,10 @@ def events(service: Parley, name: str) -> list[dict[str, object]]:
     return [line for line in lines if line["event"] == name]
 
 
-def engine_pid(service: Parley) -> int:
-    """The one process that has the model loaded."""
-    (found,) = [
-        pid
-        for pid in processes_of(service.process.pid)
-        if b"-m\0service.engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    return found
-
-
 def kill_engine(service: Parley) -> dict[str, object]:
     """Returns when the supervisor knows of it; what it says."""
     known = len(events(service, "engine_crashed"))
-    os.kill(engine_pid(service), signal.SIGKILL)
+    os.kill(engine_of(service), signal.SIGKILL)
     return until(lambda: events(service, "engine_crashed")[known:])[0]
 
 
@@ -116,7 +107,7 @@ def test_after_sigterm_eight_streams_finish_and_nothing_new_is_taken(
 ) -> None:
     processes = processes_of(parley.process.pid)
     streams = start_streams(parley.url, 8, LONG)
-    with standing_still(engine_pid(parley)):  # no stream ends before all has been looked at
+    with standing_still(engine_of(parley)):  # no stream ends before all has been looked at
         parley.process.send_signal(signal.SIGTERM)
         until(lambda: parley.is_everywhere(503))
         health = parley.get("/health")
@@ -158,7 +149,7 @@ def test_when_the_engine_is_killed_streams_hear_it_at_once_and_a_new_one_answers
 
     def hear() -> float:
         """Seconds from the death of the engine to the end of the last stream."""
-        streams, engine = start_streams(parley.url, 8, next(lengths)), engine_pid(parley)
+        streams, engine = start_streams(parley.url, 8, next(lengths)), engine_of(parley)
         with standing_still(parley.process.pid):  # no other engine is started meanwhile
             killed = time.monotonic()
             os.kill(engine, signal.SIGKILL)
@@ -188,7 +179,7 @@ def test_an_engine_that_hangs_is_replaced(tmp_path: Path) -> None:
         tmp_path, "--model", "pocket", environment={"PARLEY_ENGINE__STALL_SECONDS": "3"}
     ) as service:
         service.wait_healthy()
-        os.kill(engine_pid(service), signal.SIGSTOP)
+        os.kill(engine_of(service), signal.SIGSTOP)
         until(lambda: events(service, "engine_stalled"), bool)  # not a worker's own late start
         until(lambda: service.get("/health"), lambda reply: reply.status_code == 503)
         service.wait_healthy()
@@ -229,7 +220,7 @@ def test_two_interrupts_stop_at_once(tmp_path: Path) -> None:
             service.wait_healthy()
             processes = processes_of(service.process.pid)
             streams = start_streams(service.url, 2, ENDLESS)
-            os.kill(engine_pid(service), signal.SIGSTOP)  # no stream ends by itself
+            os.kill(engine_of(service), signal.SIGSTOP)  # no stream ends by itself
             service.process.send_signal(signal.SIGINT)
             until(lambda: service.get("/health"), lambda reply: reply.status_code == 503)
             asked = time.monotonic()
@@ -246,7 +237,7 @@ def test_two_interrupts_stop_at_once(tmp_path: Path) -> None:
 
 def test_a_killed_gunicorn_takes_the_service_down(parley: Parley) -> None:
     processes = processes_of(parley.process.pid)
-    (http,) = [p for p in processes if p != engine_pid(parley) and processes_of(p)]
+    (http,) = [p for p in processes if p != engine_of(parley) and processes_of(p)]
     os.kill(http, signal.SIGKILL)
     assert parley.process.wait(60) == 1
     assert ended(processes, 20)

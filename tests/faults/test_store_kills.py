@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.e2e.parley import Parley, running_parley
+from tests.e2e.processes import workers_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.services
@@ -79,25 +80,6 @@ class Talker:
             if reply.status_code == 200:
                 self.acknowledged[text] = reply.json()["response"]
                 last = was_told_to_stop
-
-
-def workers_of(parley: Parley) -> list[int]:
-    """The pids of gunicorn's workers."""
-    parents: dict[int, tuple[int, str]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            parents[int(entry.name)] = (parent, line)
-    masters = [
-        pid
-        for pid, (parent, line) in parents.items()
-        if parent == parley.process.pid and "gunicorn_conf" in line
-    ]
-    return [pid for pid, (parent, _) in parents.items() if parent in masters]
 
 
 @pytest.fixture

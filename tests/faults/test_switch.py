@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.models.registry import BUILT_IN_DIR
-from tests.e2e.parley import Parley, running_parley
+from tests.e2e.parley import NUM_ASKED, Parley, running_parley
 from tests.faults.streams import start_streams
 from tests.waiting import until
 
@@ -99,7 +99,7 @@ def test_under_eight_streams_nothing_breaks_and_nobody_is_refused(parley: Parley
     assert {s.completion_tokens for s in streams} == {LONG}
     assert set(callers.statuses) == {200}
     until(  # in whichever worker
-        lambda: {parley.get("/v1/models").json()["data"][0]["id"] for _ in range(20)},
+        lambda: {parley.get("/v1/models").json()["data"][0]["id"] for _ in range(NUM_ASKED)},
         lambda names: names == {"other"},
     )
     assert switch(parley, "pocket").status_code == 200
