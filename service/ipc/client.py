@@ -189,13 +189,13 @@ class ConnectedEngines:
         return await send_command(self._status_socket, command)
 
     async def bridged(self) -> None:
-        if self._heard.current is not None and self._connected(Mode.CHAT) is None:
-            await self.settled(REACH_SECONDS)
         if self._num_waiting >= MAX_WAITING:
             return
         self._num_waiting += 1
         seconds = SWITCH_SECONDS if self._heard.sleeper is None else WAKE_SECONDS
         try:
+            if self._heard.current is not None and self._connected(Mode.CHAT) is None:
+                await self.settled(REACH_SECONDS)
             async with asyncio.timeout(seconds):
                 while self._is_between_models():
                     await self._wake_or_wait()
